@@ -1,0 +1,1 @@
+"""liq_pipeline: early warning of crypto liquidation cascades. Importing it has no side effects."""

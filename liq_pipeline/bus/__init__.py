@@ -1,0 +1,1 @@
+"""Kafka: topics, codec, producer, reader. Nothing here knows a table or a score."""

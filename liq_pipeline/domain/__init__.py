@@ -1,0 +1,1 @@
+"""The domain: records, worlds, units. No I/O, no clock, no Dagster; time is always an argument."""

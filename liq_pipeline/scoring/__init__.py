@@ -1,0 +1,1 @@
+"""Scoring: pure functions from observations to points, scores, signals and probabilities. No I/O, no clock."""

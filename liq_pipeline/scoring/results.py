@@ -1,0 +1,82 @@
+"""What a tick computes: one value object per row of liquidation_risk, stablecoin_pressure and signals.
+
+Belongs here: shapes shared by scoring, storage and alerting. Does not: how they are computed.
+None means unknown, never zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+Side = Literal["long", "short"]
+Severity = Literal["CRITICAL", "WARNING", "INFO", "NONE", "UNKNOWN"]
+
+FUNDING_BUDGET = 30.0
+OPEN_INTEREST_BUDGET = 30.0
+LONG_SHORT_BUDGET = 20.0
+LIQUIDATION_BUDGET = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class RiskResult:
+    """One liquidation_risk row. Points are those of `side`; inputs explains every point (values, ages, venues)."""
+
+    symbol: str
+    time: datetime
+    score: float | None
+    score_high: float | None
+    side: Side | None
+    funding_points: float | None
+    open_interest_points: float | None
+    long_short_points: float | None
+    liquidation_points: float | None
+    long_squeeze: float | None
+    short_squeeze: float | None
+    coverage: float
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PressureResult:
+    """One stablecoin_pressure row; USD sums over (time - window, time]."""
+
+    time: datetime
+    score: float | None
+    inflow_usd: float | None
+    outflow_usd: float | None
+    window_minutes: int
+    coverage: float
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SignalResult:
+    """One signals row."""
+
+    symbol: str
+    time: datetime
+    risk: float | None
+    pressure: float | None
+    severity: Severity
+    severity_possible: Severity
+    flow_side_known: bool
+    note: str
+    cascade_probability_1h: float | None = None
+    cascade_probability_4h: float | None = None
+    cascade_probability_24h: float | None = None
+    model_id: str | None = None
+    early_warning: bool | None = None
+    """Whether cascade_probability_4h is past the threshold stored with the model; None = no probability."""
+    baseline_volatility_percentile: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PointResult:
+    """Everything scored at one market grid point; pressure is the newest at or before it (at most 60 s old)."""
+
+    time: datetime
+    risks: dict[str, RiskResult]
+    signals: dict[str, SignalResult]
+    pressure: PressureResult | None
