@@ -1,0 +1,210 @@
+"""`liq doctor`: looks over the set-up and says how to mend each finding.
+
+Belongs here: checks that a person would make by hand. Does not: the running system's health (status.py).
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import psycopg
+
+from liq_pipeline.operations.status import collect_status
+from liq_pipeline.runtime.endpoints import Endpoints
+from liq_pipeline.settings import Settings
+from liq_pipeline.store.connection import connect
+
+Grade = Literal["ok", "warn", "fail"]
+MEMORY_NEEDED_BYTES = 3 * 1024**3
+DISK_NEEDED_BYTES = 5 * 1024**3
+MIN_SERVER_VERSION = 150_000
+"""PostgreSQL 15: the schema needs nothing newer (EMBEDDED: measured on 15, 16, 17, 18)."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was looked at, how it stands, and what to do about it if anything."""
+
+    check: str
+    grade: Grade
+    detail: str
+    mend: str = ""
+
+
+def examine(settings: Settings, endpoints: Endpoints | None, reason_not_running: str = "") -> Iterator[Finding]:
+    """All checks, cheap ones first. `endpoints` is None when nothing runs."""
+    yield _python()
+    yield from _machine(settings)
+    yield from _keys(settings)
+    yield from _channels(settings)
+    if endpoints is None:
+        yield Finding("running", "warn", reason_not_running or "nothing is running", "Start it with `make run`.")
+        yield from _sources(settings)
+        return
+    yield Finding("running", "ok", f"mode {endpoints.mode}: {endpoints.mode_reason}")
+    yield from _database(endpoints)
+    status = collect_status(settings, endpoints)
+    if status.problems:
+        for sentence in status.problems:
+            yield Finding("health", "fail" if status.health == "down" else "warn", sentence, _mend_for(sentence))
+    else:
+        yield Finding("health", "ok", "healthy")
+    yield from _sources(settings)
+
+
+def _python() -> Finding:
+    return Finding("python", "ok", f"Python {platform.python_version()} on {platform.platform(terse=True)}")
+
+
+def _machine(settings: Settings) -> Iterator[Finding]:
+    memory = psutil.virtual_memory()
+    grade: Grade = "ok" if memory.total >= MEMORY_NEEDED_BYTES else "warn"
+    yield Finding(
+        "memory",
+        grade,
+        f"{memory.available / 1024**3:.1f} of {memory.total / 1024**3:.1f} GiB free",
+        "" if grade == "ok" else "Lower LIQ_KAFKA_MEMORY_MB and watch fewer symbols, or use a larger machine.",
+    )
+    home = settings.home
+    existing = next(path for path in (home, *home.parents) if path.exists())
+    usage = shutil.disk_usage(existing)
+    enough: Grade = "ok" if usage.free >= DISK_NEEDED_BYTES else "warn"
+    yield Finding(
+        "disk",
+        enough,
+        f"{usage.free / 1024**3:.1f} GiB free under {home}",
+        "" if enough == "ok" else "Free some room, or point LIQ_HOME at a larger disk.",
+    )
+    yield from _growth(home, usage.free)
+
+
+def _growth(home: Path, free_bytes: int) -> Iterator[Finding]:
+    """Growth per day since the home was made, and how long the disk lasts at that rate."""
+    if not home.exists():
+        yield Finding("home", "ok", f"{home} will be made on the first start")
+        return
+    used = 0
+    oldest = datetime.now(UTC).timestamp()
+    unreadable = 0
+    for path in home.rglob("*"):
+        try:
+            stat = path.lstat()
+        except OSError:
+            unreadable += 1
+            continue
+        if path.is_file():
+            used += stat.st_blocks * 512
+        oldest = min(oldest, stat.st_mtime)
+    days = max((datetime.now(UTC).timestamp() - oldest) / 86_400, 1 / 24)
+    per_day = used / days
+    lasts = free_bytes / per_day if per_day > 0 else float("inf")
+    grade: Grade = "ok" if lasts > 30 else "warn"
+    note = f", {unreadable} entries could not be read" if unreadable else ""
+    yield Finding(
+        "growth",
+        grade,
+        f"{used / 1024**2:.0f} MiB in {days:.1f} days: at most {per_day / 1024**2:.0f} MiB a day, "
+        f"room for {lasts:.0f} days{note}",
+        "" if grade == "ok" else "Set LIQ_RETENTION_DAYS, or point LIQ_HOME at a larger disk.",
+    )
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    if settings.coingecko_api_key is None:
+        yield Finding(
+            "coingecko key",
+            "ok",
+            "none: prices come at the shared keyless rate",
+            "Set COINGECKO_API_KEY for more calls.",
+        )
+    else:
+        yield Finding("coingecko key", "ok", "set")
+    if settings.etherscan_api_key is None and settings.ethereum_rpc_url is None:
+        yield Finding(
+            "flow source",
+            "warn",
+            "no Etherscan key and no Ethereum node: the flow side will be blind",
+            "Set ETHERSCAN_API_KEY (free) or LIQ_ETHEREUM_RPC_URL.",
+        )
+    else:
+        yield Finding("flow source", "ok", "set")
+
+
+def _channels(settings: Settings) -> Iterator[Finding]:
+    if not settings.alert_urls:
+        yield Finding(
+            "alert channels",
+            "warn",
+            "none: alerts stand in the database and on Kafka only",
+            "Set LIQ_ALERT_URLS (Apprise URLs), then try `liq alerts test`.",
+        )
+    else:
+        yield Finding(
+            "alert channels",
+            "ok",
+            f"{len(settings.alert_urls)} set; `liq alerts test` sends one through each",
+        )
+    if settings.heartbeat_url is None:
+        yield Finding(
+            "outside heartbeat",
+            "warn",
+            "none: nobody outside notices if this machine dies",
+            "Set LIQ_HEARTBEAT_URL to a healthchecks-style address.",
+        )
+    else:
+        yield Finding("outside heartbeat", "ok", "set")
+
+
+def _database(endpoints: Endpoints) -> Iterator[Finding]:
+    try:
+        with connect(endpoints.database_url, application_name="liq doctor") as connection:
+            version = connection.info.server_version
+    except psycopg.Error as error:
+        yield Finding(
+            "database",
+            "fail",
+            " ".join(str(error).split()),
+            "Check LIQ_DATABASE_URL, or restart with `make run`.",
+        )
+        return
+    if version < MIN_SERVER_VERSION:
+        yield Finding("database", "fail", f"PostgreSQL {version // 10_000}", "Use PostgreSQL 15 or newer.")
+    else:
+        yield Finding("database", "ok", f"PostgreSQL {version // 10_000}.{version % 10_000}")
+
+
+def _sources(settings: Settings) -> Iterator[Finding]:
+    from liq_pipeline.sources.probe import probe_sources
+
+    result = probe_sources(settings)
+    for name in (*result.prices_ok, *result.derivatives_ok):
+        yield Finding(f"source {name}", "ok", "answers")
+    for name, reason in result.failures.items():
+        yield Finding(
+            f"source {name}",
+            "warn",
+            reason,
+            "Check the network; if the venue refuses this place, leave it out of LIQ_VENUES.",
+        )
+
+
+def _mend_for(sentence: str) -> str:
+    """The next step for a health finding, by the part it speaks of."""
+    hints = {
+        "dead_letters": 'Look at them with `liq sql "SELECT reason_code, reason FROM dead_letters"`.',
+        "No tick": "Open the Dagster address of `liq status` and look at the newest run of the tick.",
+        "no topic": "Run `liq topics`.",
+        "Source": "The reason is the venue's own; see docs/sources.md.",
+        "cannot be scored": "Wait for the look-back to fill, or see which venues are silent in `liq status`.",
+        "could not be delivered": "Check LIQ_ALERT_URLS with `liq alerts test`.",
+        "Kafka": "Check LIQ_KAFKA_BOOTSTRAP_SERVERS, or restart with `make run`.",
+        "world": "Start it with `make run`.",
+    }
+    return next((hint for words, hint in hints.items() if words in sentence), "See `liq status`.")

@@ -1,0 +1,71 @@
+"""`liq sql`: one read-only query against the store in force.
+
+Belongs here: running a query without any chance to write, and shaping its rows. Does not: the store's own queries.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+
+from liq_pipeline.errors import LiqError
+from liq_pipeline.store.connection import connect
+
+STATEMENT_TIMEOUT_MS = 60_000
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """Column names and rows, in the server's order."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+def read_only_query(database_url: str, statement: str) -> QueryResult:
+    """Run one statement in a READ ONLY transaction that is rolled back.
+
+    A single statement through the extended protocol, so that a second one (`COMMIT; DELETE ...`) cannot ride along.
+    Raises LiqError with the server's own words when the query is refused or wrong.
+    """
+    with connect(database_url, application_name="liq sql") as connection:
+        connection.read_only = True
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
+                cursor.execute(statement.strip().encode(), prepare=True)
+                if cursor.description is None:
+                    return QueryResult(columns=(), rows=[])
+                return QueryResult(columns=tuple(c.name for c in cursor.description), rows=cursor.fetchall())
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            raise LiqError("liq sql only reads: the statement would have changed the database.") from error
+        except psycopg.Error as error:
+            words = " ".join(str(error).split())
+            raise LiqError(f"The database refused the query: {words}") from error
+        finally:
+            connection.rollback()
+
+
+def json_value(value: Any) -> Any:
+    """A JSON form that loses nothing: decimals as strings, times in RFC 3339."""
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).hex()
+    if isinstance(value, dict | list | str | int | float | bool) or value is None:
+        return value
+    return str(value)
+
+
+def json_lines(result: QueryResult) -> Iterator[str]:
+    """One JSON object per row."""
+    for row in result.rows:
+        yield json.dumps({name: json_value(value) for name, value in zip(result.columns, row, strict=True)})

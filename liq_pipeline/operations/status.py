@@ -1,0 +1,274 @@
+"""`liq status`: one picture of the system's health for people and scripts.
+
+Belongs here: collecting facts and judging them. Does not: mending (doctor.py) or drawing (cli.py).
+The object's names are a contract (CONTRACTS.md: Commands).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import psycopg
+from psycopg.rows import dict_row
+
+from liq_pipeline.bus.topics import IN_TOPICS, wire_name
+from liq_pipeline.runtime.endpoints import Endpoints
+from liq_pipeline.settings import Settings
+from liq_pipeline.store.connection import connect
+
+Health = Literal["healthy", "degraded", "down"]
+EXIT_CODE: dict[Health, int] = {"healthy": 0, "degraded": 1, "down": 2}
+LATE_AFTER_SECONDS = 5
+TICK_SILENCE_SECONDS = 60
+"""No tick for this long is a fault: six market steps, or one start of the stock launcher with its queue."""
+MISSED_WINDOW = timedelta(hours=1)
+
+
+@dataclass
+class Status:
+    """What `liq status --json` prints, plus the reasons behind `health`."""
+
+    health: Health = "healthy"
+    problems: list[str] = field(default_factory=list)
+    mode: str | None = None
+    mode_reason: str | None = None
+    world: str | None = None
+    world_clock: datetime | None = None
+    kafka: dict[str, Any] = field(default_factory=dict)
+    dagster: dict[str, Any] = field(default_factory=dict)
+    database: dict[str, Any] = field(default_factory=dict)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    lag: dict[str, int | None] = field(default_factory=dict)
+    ticks: dict[str, Any] = field(default_factory=dict)
+    symbols: dict[str, dict[str, Any]] = field(default_factory=dict)
+    alerts: dict[str, Any] = field(default_factory=dict)
+    dead_letters: dict[str, Any] = field(default_factory=dict)
+    gaps_open: int | None = None
+
+    def problem(self, sentence: str, *, down: bool = False) -> None:
+        """Note a finding; `down` for what makes the monitor blind as a whole."""
+        self.problems.append(sentence)
+        if down:
+            self.health = "down"
+        elif self.health == "healthy":
+            self.health = "degraded"
+
+
+def collect_status(settings: Settings, endpoints: Endpoints, now: datetime | None = None) -> Status:
+    """Ask the database, Kafka and the process table. Never raises for a server that is away: that is a finding."""
+    moment = now or datetime.now(UTC)
+    status = Status(mode=endpoints.mode, mode_reason=endpoints.mode_reason, world=endpoints.world)
+    status.kafka = {"bootstrap_servers": endpoints.kafka_bootstrap_servers, "reachable": False}
+    status.dagster = {"url": endpoints.dagster_url}
+    status.database = {"reachable": False, "edition": None}
+    try:
+        with connect(endpoints.database_url, application_name="liq status") as connection:
+            connection.read_only = True
+            _read_database(connection, settings, status, moment)
+            connection.rollback()
+    except psycopg.Error as error:
+        status.problem(f"The database cannot be used: {' '.join(str(error).split())}", down=True)
+    _read_kafka(settings, endpoints, status)
+    return status
+
+
+def _read_database(connection: psycopg.Connection[Any], settings: Settings, status: Status, moment: datetime) -> None:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            "SELECT current_setting('server_version') AS version, pg_database_size(current_database()) AS size"
+        )
+        server = cursor.fetchone() or {}
+        status.database = {
+            "reachable": True,
+            "edition": _edition(connection),
+            "version": server.get("version"),
+            "size_bytes": server.get("size"),
+        }
+        cursor.execute(
+            "SELECT source AS name, state, reason, last_success, last_error, last_error_text, budget"
+            " FROM source_status ORDER BY source"
+        )
+        status.sources = cursor.fetchall()
+        for source in status.sources:
+            if source["state"] in ("down", "degraded"):
+                status.problem(
+                    f"Source {source['name']} is {source['state']}: {source['reason'] or 'no reason given'}."
+                )
+
+        cursor.execute("SELECT * FROM worlds WHERE is_active")
+        world = cursor.fetchone()
+        if world is None:
+            status.problem("No world is active: nothing has been started on this database yet.", down=True)
+            return
+        status.world = world["world"]
+        cursor.execute(
+            "SELECT min(watermark) AS clock, count(*) AS n FROM watermarks WHERE world = %s",
+            (world["world"],),
+        )
+        marks = cursor.fetchone() or {}
+        status.world_clock = moment if world["kind"] == "real" else marks.get("clock")
+
+        _read_ticks(cursor, world, status, moment)
+        _read_symbols(cursor, world["world"], settings, status)
+
+        cursor.execute(
+            "SELECT count(*) FILTER (WHERE state = 'open') AS open, max(opened_at) AS newest FROM alerts WHERE world = %s",
+            (world["world"],),
+        )
+        alerts = cursor.fetchone() or {}
+        cursor.execute("SELECT state, count(*) AS n FROM outbox GROUP BY state")
+        status.alerts = {**alerts, "outbox": {row["state"]: row["n"] for row in cursor.fetchall()}}
+        if status.alerts["outbox"].get("failed"):
+            status.problem(
+                f"{status.alerts['outbox']['failed']} messages could not be delivered: see `liq alerts list` and the"
+                " alert_deliveries table."
+            )
+
+        cursor.execute(
+            "SELECT count(*) AS total, count(*) FILTER (WHERE dead_at > %s) AS last_hour FROM dead_letters"
+            " WHERE resubmitted_at IS NULL",
+            (moment - timedelta(hours=1),),
+        )
+        status.dead_letters = cursor.fetchone() or {}
+        if status.dead_letters["last_hour"]:
+            status.problem(
+                f"{status.dead_letters['last_hour']} messages of the last hour did not fit and lie in dead_letters."
+            )
+        cursor.execute(
+            "SELECT count(*) AS n FROM ingest_gaps WHERE healed_at IS NULL AND NOT is_permanent AND world = %s",
+            (world["world"],),
+        )
+        status.gaps_open = (cursor.fetchone() or {}).get("n")
+
+
+def _edition(connection: psycopg.Connection[Any]) -> str:
+    """plain | apache | timescale: what the server itself says, never a guess."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_extension WHERE extname = 'timescaledb'")
+        if cursor.fetchone() is None:
+            return "plain"
+        cursor.execute("SHOW timescaledb.license")
+        row = cursor.fetchone()
+        return str(row[0]) if row else "plain"
+
+
+def _read_ticks(
+    cursor: psycopg.Cursor[dict[str, Any]], world: dict[str, Any], status: Status, moment: datetime
+) -> None:
+    step = world["market_step_seconds"]
+    wall_clocked = world["kind"] != "recorded"
+    cursor.execute(
+        "SELECT max(time) AS last, max(committed_at) AS last_committed_at FROM ticks WHERE world = %s AND stream = 'market'",
+        (world["world"],),
+    )
+    last = cursor.fetchone() or {}
+    if last.get("last") is None:
+        status.ticks = {"last": None, "last_committed_at": None, "late": None, "missed": None}
+        status.problem("No tick has been committed yet.")
+        return
+    since = last["last"] - MISSED_WINDOW
+    cursor.execute(
+        """
+        SELECT count(*) AS scored, min(time) AS first,
+               count(*) FILTER (WHERE committed_at > time + make_interval(secs => %s)) AS late
+        FROM ticks WHERE world = %s AND stream = 'market' AND time > %s
+        """,
+        (LATE_AFTER_SECONDS, world["world"], since),
+    )
+    window = cursor.fetchone() or {}
+    due = int((last["last"] - window["first"]).total_seconds()) // step + 1
+    missed = due - window["scored"]
+    status.ticks = {
+        "last": last["last"],
+        "last_committed_at": last["last_committed_at"],
+        "window_hours": MISSED_WINDOW.total_seconds() / 3600,
+        "due": due,
+        "late": window["late"] if wall_clocked else None,
+        "missed": missed,
+    }
+    if missed:
+        status.problem(f"{missed} of {due} ticks of the last hour are missed.")
+    finished = world["last_time"] is not None and last["last"] + timedelta(seconds=step) > world["last_time"]
+    silence = (moment - last["last_committed_at"]).total_seconds()
+    if silence > TICK_SILENCE_SECONDS and not finished:
+        status.problem(f"No tick has been committed for {silence:.0f} s: the monitor is blind.", down=True)
+
+
+def _read_symbols(cursor: psycopg.Cursor[dict[str, Any]], world: str, settings: Settings, status: Status) -> None:
+    cursor.execute("SELECT max(time) AS time FROM signals WHERE world = %s", (world,))
+    newest = (cursor.fetchone() or {}).get("time")
+    if newest is None:
+        return
+    cursor.execute(
+        """
+        SELECT s.symbol, s.time, s.risk, r.score_high, r.side, s.pressure, s.severity, s.severity_possible,
+               s.flow_side_known, s.note, r.coverage, r.funding_points, r.open_interest_points, r.long_short_points,
+               r.liquidation_points, s.cascade_probability_1h, s.cascade_probability_4h, s.cascade_probability_24h,
+               s.model_id, s.baseline_volatility_percentile
+        FROM signals_current s JOIN liquidation_risk_current r USING (world, symbol, time)
+        WHERE s.world = %s AND s.time = %s ORDER BY s.symbol
+        """,
+        (world, newest),
+    )
+    for row in cursor.fetchall():
+        symbol = row.pop("symbol")
+        status.symbols[symbol] = {"probability": row["cascade_probability_4h"], **row}
+        if row["severity"] == "UNKNOWN":
+            status.problem(f"{symbol} cannot be scored: coverage {row['coverage']:.0%} ({row['note'] or 'no note'}).")
+        elif row["coverage"] < settings.risk.min_coverage:
+            status.problem(f"{symbol} has a coverage of only {row['coverage']:.0%}.")
+
+
+def _read_kafka(settings: Settings, endpoints: Endpoints, status: Status) -> None:
+    from kafka import KafkaConsumer, TopicPartition
+    from kafka.errors import KafkaError
+
+    try:
+        consumer = KafkaConsumer(
+            bootstrap_servers=endpoints.kafka_bootstrap_servers,
+            enable_auto_commit=False,
+            request_timeout_ms=5000,
+            api_version_auto_timeout_ms=3000,
+        )
+    except (KafkaError, OSError, ValueError) as error:
+        status.problem(f"Kafka at {endpoints.kafka_bootstrap_servers} cannot be reached: {error}", down=True)
+        return
+    try:
+        status.kafka["reachable"] = True
+        next_offsets = _next_offsets(endpoints)
+        for topic in IN_TOPICS:
+            wire = wire_name(topic, settings.kafka_topic_prefix)
+            partitions = consumer.partitions_for_topic(wire)
+            if not partitions:
+                status.lag[topic] = None
+                status.problem(f"Kafka has no topic {wire}: run `liq topics`.")
+                continue
+            ends = consumer.end_offsets([TopicPartition(wire, partition) for partition in partitions])
+            status.lag[topic] = sum(
+                max(end - next_offsets.get((topic, tp.partition), 0), 0) for tp, end in ends.items()
+            )
+    except (KafkaError, OSError) as error:
+        status.problem(f"Kafka at {endpoints.kafka_bootstrap_servers} does not answer: {error}", down=True)
+    finally:
+        consumer.close()
+
+
+def _next_offsets(endpoints: Endpoints) -> dict[tuple[str, int], int]:
+    """(topic, partition) -> next offset, of the cluster that landing last read."""
+    try:
+        with (
+            connect(endpoints.database_url, application_name="liq status") as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(
+                """
+                SELECT topic, kafka_partition, next_offset FROM consumer_offsets
+                WHERE consumer = 'landing' AND cluster_id =
+                    (SELECT cluster_id FROM consumer_offsets WHERE consumer = 'landing' ORDER BY updated_at DESC LIMIT 1)
+                """
+            )
+            return {(topic, partition): offset for topic, partition, offset in cursor.fetchall()}
+    except psycopg.Error:
+        return {}  # already a finding of the database part
