@@ -83,10 +83,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise RecordError("known_at_wrong", "a live record is known when it is received")
         if self.event_time > self.known + FUTURE_TOLERANCE:
             raise RecordError(
-                "future_event", f"event_time {self.event_time.isoformat()} lies after known_at {self.known.isoformat()}"
+                "future_event",
+                f"event_time {self.event_time.isoformat()} lies after known_at {self.known.isoformat()}",
             )
         if self.event_time.year < 2009:
-            raise RecordError("impossible_time", f"event_time {self.event_time.isoformat()} is before any market of ours")
+            raise RecordError(
+                "impossible_time", f"event_time {self.event_time.isoformat()} is before any market of ours"
+            )
 
 
 class Price(Record, frozen=True, kw_only=True, omit_defaults=True):

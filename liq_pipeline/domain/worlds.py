@@ -24,7 +24,7 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a world is expected to bring. A topic that is absent is not expected from anyone: its component is unknown."""
+    """What a world is expected to bring. A topic that is absent is expected from nobody: its component is unknown."""
 
     symbols: tuple[str, ...]
     expected: dict[str, Expectation]

@@ -114,7 +114,8 @@ def _read_database(connection: psycopg.Connection[Any], settings: Settings, stat
         _read_symbols(cursor, world["world"], settings, status)
 
         cursor.execute(
-            "SELECT count(*) FILTER (WHERE state = 'open') AS open, max(opened_at) AS newest FROM alerts WHERE world = %s",
+            "SELECT count(*) FILTER (WHERE state = 'open') AS open, max(opened_at) AS newest FROM alerts"
+            " WHERE world = %s",
             (world["world"],),
         )
         alerts = cursor.fetchone() or {}
@@ -160,7 +161,8 @@ def _read_ticks(
     step = world["market_step_seconds"]
     wall_clocked = world["kind"] != "recorded"
     cursor.execute(
-        "SELECT max(time) AS last, max(committed_at) AS last_committed_at FROM ticks WHERE world = %s AND stream = 'market'",
+        "SELECT max(time) AS last, max(committed_at) AS last_committed_at FROM ticks"
+        " WHERE world = %s AND stream = 'market'",
         (world["world"],),
     )
     last = cursor.fetchone() or {}
@@ -265,8 +267,9 @@ def _next_offsets(endpoints: Endpoints) -> dict[tuple[str, int], int]:
             cursor.execute(
                 """
                 SELECT topic, kafka_partition, next_offset FROM consumer_offsets
-                WHERE consumer = 'landing' AND cluster_id =
-                    (SELECT cluster_id FROM consumer_offsets WHERE consumer = 'landing' ORDER BY updated_at DESC LIMIT 1)
+                WHERE consumer = 'landing' AND cluster_id = (
+                    SELECT cluster_id FROM consumer_offsets WHERE consumer = 'landing'
+                    ORDER BY updated_at DESC LIMIT 1)
                 """
             )
             return {(topic, partition): offset for topic, partition, offset in cursor.fetchall()}
