@@ -60,6 +60,65 @@ class SeveritySettings(BaseSettings):
     risk_only: Literal["auto", "never"] = "auto"
 
 
+RESERVED_URLS = frozenset({"database", "heartbeat", "ethereum_rpc"})
+"""LIQ_<NAME>_URL variables that are settings of their own (and may hold secrets), not base URLs of public sources."""
+
+
+def source_urls_from_environment() -> dict[str, str]:
+    """{"binance": "http://...", "binance_ws": "ws://..."} from LIQ_BINANCE_URL, LIQ_BINANCE_WS_URL and so on."""
+    urls = {
+        name.removeprefix("LIQ_").removesuffix("_URL").lower(): value
+        for name, value in os.environ.items()
+        if name.startswith("LIQ_") and name.endswith("_URL") and value
+    }
+    return {name: value.rstrip("/") for name, value in urls.items() if name not in RESERVED_URLS}
+
+
+class SourceSettings(BaseSettings):
+    """LIQ_SOURCE_: how the live sources are read. Limits of the venues themselves stand in each venue's module."""
+
+    model_config = SettingsConfigDict(env_prefix="LIQ_SOURCE_", frozen=True)
+
+    urls: dict[str, str] = Field(default_factory=source_urls_from_environment, repr=False)
+    """Base URLs that replace a source's own: LIQ_<SOURCE>_URL for REST, LIQ_<SOURCE>_WS_URL for its websocket."""
+    round_seconds: Annotated[float, Field(gt=0)] = 3.0
+    """A polling round ends after this long, whatever has answered by then."""
+    request_seconds: Annotated[float, Field(gt=0)] = 2.0
+    """The longest one request may take, from sending to the last byte."""
+    workers: Annotated[int, Field(gt=0)] = 32
+    requests_at_once_per_source: Annotated[int, Field(gt=0)] = 12
+    market_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """Cadence of venue mark prices and open interest."""
+    funding_seconds: Annotated[float, Field(gt=0)] = 60.0
+    long_short_seconds: Annotated[float, Field(gt=0)] = 300.0
+    settled_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """Cadence of settled funding rates: they change at most once an hour."""
+    instruments_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    flows_seconds: Annotated[float, Field(gt=0)] = 15.0
+    slow_probe_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """A source that refused us (401, 403, 418, 451) is asked again this often, with one request."""
+    coingecko_plan: Literal["demo", "pro"] = "demo"
+    """Which host and key name COINGECKO_API_KEY belongs to."""
+    coingecko_monthly_calls: Annotated[int, Field(gt=0)] = 10_000
+    """The budget of the plan; it decides how often CoinGecko is asked."""
+    etherscan_calls_per_second: Annotated[int, Field(gt=0)] = 3
+    etherscan_calls_per_day: Annotated[int, Field(gt=0)] = 100_000
+    flow_minimum_amount: Annotated[float, Field(ge=0)] = 100_000.0
+    """Transfers between unlabelled addresses are kept from this many dollars up; labelled ones always."""
+    flow_reread_blocks: Annotated[int, Field(ge=1)] = 20
+    """The newest blocks are read again on each poll: an index fills late, and a re-org replaces blocks."""
+    flow_lookback_blocks: Annotated[int, Field(ge=1)] = 400
+    """How far back a first start reads: a little over the pressure window (12 s a block)."""
+    collector_buffer_events: Annotated[int, Field(gt=0)] = 200_000
+    """Streamed events kept in memory while Kafka is away; past it the oldest go and a gap is recorded."""
+    history_days: Annotated[int, Field(ge=0)] = 30
+    """How much REST history a first start loads."""
+    history_budget_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The share of each budget that history may use, so that it never slows the live polls."""
+    record_dir: Path | None = None
+    """Where every raw answer and frame is written (`liq up --record DIR`)."""
+
+
 class Settings(BaseSettings):
     """All settings. Every one is optional."""
 
@@ -97,6 +156,7 @@ class Settings(BaseSettings):
     simulation_seed: str | None = None
     retention_days: int | None = None
 
+    sources: SourceSettings = Field(default_factory=SourceSettings)
     risk: RiskSettings = Field(default_factory=RiskSettings)
     pressure: PressureSettings = Field(default_factory=PressureSettings)
     severity: SeveritySettings = Field(default_factory=SeveritySettings)
