@@ -1,0 +1,161 @@
+"""Processes told apart from their namesakes: a pid counts only together with the time its process started.
+
+Belongs here: identity, ending, readable exits. Does not: which processes there are, or when they start.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """A process that cannot be confused with a later one of the same pid.
+
+    started_at is the kernel's start time (seconds since the epoch, as psutil reports it).
+    """
+
+    pid: int
+    started_at: float
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessIdentity | None:
+        """The identity of a running process, None if there is none (a zombie counts as none)."""
+        try:
+            process = psutil.Process(pid)
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return None
+            return cls(pid, process.create_time())
+        except psutil.NoSuchProcess:
+            return None
+
+    def process(self) -> psutil.Process | None:
+        """The live process, None once it ended or its pid went to another."""
+        found = ProcessIdentity.of(self.pid)
+        # The kernel counts in ticks of 10 ms from boot, so a tiny difference is the same process.
+        if found is None or abs(found.started_at - self.started_at) > 0.05:
+            return None
+        return psutil.Process(self.pid)
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process() is not None
+
+
+def family(identities: Iterable[ProcessIdentity]) -> list[psutil.Process]:
+    """The live processes themselves, their descendants, and everything in the sessions they lead.
+
+    A child whose parent died is handed to init and drops out of the parent's tree, but it keeps the session,
+    so both ways of finding them are needed.
+    """
+    found: dict[int, psutil.Process] = {}
+    leaders: set[int] = set()
+    for identity in identities:
+        process = identity.process()
+        if process is None:
+            continue
+        leaders.add(identity.pid)
+        found[identity.pid] = process
+        try:
+            for descendant in process.children(recursive=True):
+                found[descendant.pid] = descendant
+        except psutil.NoSuchProcess:
+            continue
+    for member in session_members(leaders):
+        found.setdefault(member.pid, member)
+    return list(found.values())
+
+
+def session_members(leaders: set[int]) -> list[psutil.Process]:
+    """Every live process whose session leader's pid is in leaders."""
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) in leaders:
+                members.append(process)
+        except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            continue
+    return members
+
+
+def end(identity: ProcessIdentity, *, wait_seconds: float, first: signal.Signals = signal.SIGTERM) -> bool:
+    """Ask a process to end, kill it (with its family) when it has not after wait_seconds.
+
+    True if it went by itself.
+    """
+    process = identity.process()
+    if process is None:
+        return True
+    relatives = family([identity])
+    try:
+        process.send_signal(first)
+        process.wait(wait_seconds)
+        graceful = True
+    except psutil.NoSuchProcess:
+        graceful = True
+    except psutil.TimeoutExpired:
+        graceful = False
+    for relative in relatives:
+        try:
+            if relative.is_running() and relative.status() != psutil.STATUS_ZOMBIE:
+                if graceful:
+                    relative.terminate()
+                else:
+                    relative.kill()
+        except psutil.NoSuchProcess:
+            continue
+    _, alive = psutil.wait_procs(relatives, timeout=5)
+    for survivor in alive:
+        try:
+            survivor.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(alive, timeout=5)
+    return graceful
+
+
+def free_port(preferred: int | None = None, *, taken: Iterable[int] = ()) -> int:
+    """preferred if nothing listens on it (on any address) and it is not in taken, else a free one."""
+    avoid = set(taken)
+    if preferred is not None and preferred not in avoid and port_is_free(preferred):
+        return preferred
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in avoid and port_is_free(port):
+            return port
+
+
+def port_is_free(port: int) -> bool:
+    """True if this machine could listen on the port, on loopback and on every other address."""
+    for address in ("127.0.0.1", "0.0.0.0"):  # noqa: S104 - asked about, never listened on
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+                probe.listen(1)
+            except OSError:
+                return False
+    return True
+
+
+def last_lines(path: Path, count: int = 3, *, holding: tuple[str, ...] = ()) -> str:
+    """The last lines of a log as one line of text, for an error message; those holding a word if given."""
+    try:
+        with path.open("rb") as log:
+            log.seek(0, 2)
+            log.seek(max(0, log.tell() - 64_000))
+            lines = log.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return "no log"
+    lines = [line.strip() for line in lines if line.strip()]
+    chosen = [line for line in lines if any(word in line for word in holding)] if holding else lines
+    return " | ".join((chosen or lines)[-count:]) or "empty log"
