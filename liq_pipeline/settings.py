@@ -145,6 +145,28 @@ class Settings(BaseSettings):
     alert_urls: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     alert_policy: Literal["severity", "probability", "both"] = "both"
     alert_unreal: bool = False
+    alert_min_severity: Literal["INFO", "WARNING", "CRITICAL"] = "WARNING"
+    """The least severity that reaches a person. INFO (risk > 30) is common: it is recorded and published, not sent."""
+    alert_hysteresis_points: Annotated[float, Field(ge=0, le=50)] = 5.0
+    """A level is left only after the score was this many points under its threshold ..."""
+    alert_hold_minutes: Annotated[float, Field(ge=0)] = 15.0
+    """... for this long, without a break."""
+    alert_early_warning_hold_minutes: Annotated[float, Field(ge=0)] = 60.0
+    """The same for the early warning, which looks 4 h ahead and would flap at the pace of the severities."""
+    alert_cooldown_minutes: Annotated[float, Field(ge=0)] = 30.0
+    """After a page was resolved the same rule, subject and side stays quiet this long, unless it comes back higher."""
+    alert_group_minutes: Annotated[float, Field(gt=0)] = 15.0
+    """The same rule on several symbols within this window is one market-level page."""
+    alert_blind_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """How long (and at least three points) the monitor may not see before it says so."""
+    alert_reminder_minutes: Annotated[float, Field(gt=0)] | None = None
+    """Repeat an open page that nobody acknowledged; unset: never."""
+    alert_max_attempts: Annotated[int, Field(ge=1)] = 8
+    """Tries per message, 15 s to 15 min apart: 8 span about half an hour, the useful life of a warning."""
+    alert_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """Bound on connecting to and on reading from a channel."""
+    alert_link_url: str | None = None
+    """Address put into messages; unset: Dagster on its own port of this machine."""
     heartbeat_url: SecretStr | None = None
 
     coingecko_api_key: SecretStr | None = Field(default=None, validation_alias="COINGECKO_API_KEY")
