@@ -175,12 +175,12 @@ def write_lock() -> int:
                 context.create_dependency(Coordinate(group, artifact, version, scope="compile", raw=True))
             )
         inputs, transitive = context.resolver.resolve(dependencies)
-        artifacts = [item.artifact for item in inputs]
-        artifacts += [item.artifact for item in transitive if item.scope in ("compile", "runtime")]
+        needed = [item.artifact for item in inputs]
+        needed += [item.artifact for item in transitive if item.scope in ("compile", "runtime")]
         lines = set()
-        for artifact in artifacts:
-            path = Path(artifact.resolve())
-            coordinate = f"{artifact.groupId}:{artifact.artifactId}:{artifact.version}"
+        for jar in needed:
+            path = Path(jar.resolve())
+            coordinate = f"{jar.groupId}:{jar.artifactId}:{jar.version}"
             lines.add(f"{coordinate} {_sha256(path)} {path.stat().st_size}")
     header = [
         "# Every jar of the embedded broker: coordinate, sha256, bytes.",

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
@@ -281,11 +281,11 @@ class EmbeddedPostgres:
         assert self._binaries is not None  # noqa: S101 - set by _prepare
         return [str(self._binaries / name)]
 
-    def _identity_arguments(self) -> dict[str, object]:
+    def _identity_arguments(self) -> dict[str, Any]:
         """Popen arguments: our own user, or the dropped-to one with no supplementary groups; a clean environment."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
         environment.update(LC_ALL="C", TZ="UTC")
-        arguments: dict[str, object] = {"cwd": str(self.directory), "env": environment}
+        arguments: dict[str, Any] = {"cwd": str(self.directory), "env": environment}
         if self._account is not None:
             environment["HOME"] = str(self.directory)
             arguments.update(user=self._account.uid, group=self._account.gid, extra_groups=[])
@@ -304,7 +304,7 @@ class EmbeddedPostgres:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                **self._identity_arguments(),  # type: ignore[call-overload]
+                **self._identity_arguments(),
             )
 
     def _wait_until_it_answers(self, deadline: float) -> bool:
