@@ -45,6 +45,8 @@ class PressureSettings(BaseSettings):
     window_minutes: Annotated[int, Field(gt=0)] = 60
     sign: Literal[1, -1] = 1
     """1: net outflow is positive (the product's reading). -1: the opposite, which published evidence supports."""
+    scale_usd: Annotated[float, Field(gt=0)] | None = None
+    """Net flow per window that counts as 100. Unset: the 95th percentile of the own 30-day history."""
 
 
 class SeveritySettings(BaseSettings):
@@ -60,7 +62,7 @@ class SeveritySettings(BaseSettings):
     risk_only: Literal["auto", "never"] = "auto"
 
 
-RESERVED_URLS = frozenset({"database", "heartbeat", "ethereum_rpc"})
+RESERVED_URLS = frozenset({"database", "heartbeat", "ethereum_rpc", "dagster", "dagster_pg"})
 """LIQ_<NAME>_URL variables that are settings of their own (and may hold secrets), not base URLs of public sources."""
 
 
