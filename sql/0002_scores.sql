@@ -22,9 +22,18 @@ CREATE TABLE feature_bars (
     long_liquidated_cents bigint,
     short_liquidated_cents bigint,
     built_at_time timestamptz NOT NULL,
-    PRIMARY KEY (world, symbol, venue, bar_end)
+    PRIMARY KEY (world, symbol, venue, bar_end, built_at_time)
 );
-COMMENT ON TABLE feature_bars IS 'The 5-minute grid that look-backs and percentiles stand on: values as known at bar_end, liquidated cents in (bar_end - 5 min, bar_end]. NULL = unknown. built_at_time: grid time of the tick that wrote it.';
+COMMENT ON TABLE feature_bars IS 'The 5-minute grid that look-backs and percentiles stand on: values as known at bar_end, liquidated cents in (bar_end - 5 min, bar_end]. NULL = unknown; no row = nothing known. Append-only: archive rows that arrive later add a version in which only unknown cells became known. built_at_time: grid time of the tick that wrote it; a score at T uses, cell by cell, the versions with built_at_time <= T.';
+
+CREATE TABLE flow_bars (
+    world text NOT NULL, bar_end timestamptz NOT NULL, window_minutes integer NOT NULL,
+    inflow_cents bigint NOT NULL,
+    outflow_cents bigint NOT NULL,
+    built_at_time timestamptz NOT NULL,
+    PRIMARY KEY (world, bar_end, window_minutes, built_at_time)
+);
+COMMENT ON TABLE flow_bars IS 'Users'' stablecoin flows to and from exchanges in (bar_end - window, bar_end] as known at bar_end, with the labels then in force: the history that scales the pressure. No row = no flow source was alive.';
 
 CREATE TABLE feature_references (
     world text NOT NULL, symbol text NOT NULL, venue text NOT NULL, feature text NOT NULL, day date NOT NULL,
