@@ -31,8 +31,11 @@ class RiskSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LIQ_RISK_", frozen=True)
 
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Below this coverage the risk score is NULL and the signal UNKNOWN."""
     lookback_hours: Annotated[int, Field(gt=0)] = 720
+    """How far back percentiles look."""
     min_lookback_hours: Annotated[int, Field(gt=0)] = 72
+    """A component is unknown (warming) until it has this much history."""
     freshness_factor: Annotated[float, Field(gt=0)] = 3.0
     """A value is fresh while its age is at most this many times its source's declared cadence."""
 
@@ -43,6 +46,7 @@ class PressureSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LIQ_PRESSURE_", frozen=True)
 
     window_minutes: Annotated[int, Field(gt=0)] = 60
+    """Flows of this many minutes make one pressure."""
     sign: Literal[1, -1] = 1
     """1: net outflow is positive (the product's reading). -1: the opposite, which published evidence supports."""
     scale_usd: Annotated[float, Field(gt=0)] | None = None
@@ -55,11 +59,17 @@ class SeveritySettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LIQ_SEVERITY_", frozen=True)
 
     critical_risk: float = 70.0
+    """CRITICAL needs a risk above this ..."""
     critical_pressure: float = -30.0
+    """... and a pressure below this."""
     warning_risk: float = 50.0
+    """WARNING needs a risk above this ..."""
     warning_pressure: float = 0.0
+    """... and a pressure below this."""
     info_risk: float = 30.0
+    """INFO needs a risk above this."""
     risk_only: Literal["auto", "never"] = "auto"
+    """When the pressure is unknown: auto lets the risk alone decide, never makes the condition fail."""
 
 
 RESERVED_URLS = frozenset({"database", "heartbeat", "ethereum_rpc", "dagster", "dagster_pg"})
@@ -88,15 +98,21 @@ class SourceSettings(BaseSettings):
     request_seconds: Annotated[float, Field(gt=0)] = 2.0
     """The longest one request may take, from sending to the last byte."""
     workers: Annotated[int, Field(gt=0)] = 32
+    """Requests of one polling round that may be under way at once."""
     requests_at_once_per_source: Annotated[int, Field(gt=0)] = 12
+    """The same for one source."""
     market_seconds: Annotated[float, Field(gt=0)] = 10.0
     """Cadence of venue mark prices and open interest."""
     funding_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Cadence of predicted funding rates."""
     long_short_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """Cadence of long/short ratios."""
     settled_seconds: Annotated[float, Field(gt=0)] = 600.0
     """Cadence of settled funding rates: they change at most once an hour."""
     instruments_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """How often the venues' lists of contracts are read."""
     flows_seconds: Annotated[float, Field(gt=0)] = 15.0
+    """Cadence of stablecoin transfers."""
     slow_probe_seconds: Annotated[float, Field(gt=0)] = 600.0
     """A source that refused us (401, 403, 418, 451) is asked again this often, with one request."""
     coingecko_plan: Literal["demo", "pro"] = "demo"
@@ -104,7 +120,9 @@ class SourceSettings(BaseSettings):
     coingecko_monthly_calls: Annotated[int, Field(gt=0)] = 10_000
     """The budget of the plan; it decides how often CoinGecko is asked."""
     etherscan_calls_per_second: Annotated[int, Field(gt=0)] = 3
+    """The plan's budget per second."""
     etherscan_calls_per_day: Annotated[int, Field(gt=0)] = 100_000
+    """The plan's budget per day."""
     flow_minimum_amount: Annotated[float, Field(ge=0)] = 100_000.0
     """Transfers between unlabelled addresses are kept from this many dollars up; labelled ones always."""
     flow_reread_blocks: Annotated[int, Field(ge=1)] = 20
@@ -127,26 +145,40 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LIQ_", frozen=True, extra="ignore", populate_by_name=True)
 
     mode: Mode = "auto"
+    """auto, live, simulated or recorded. auto is live if a price and a derivatives source answer at start-up."""
     symbols: Annotated[tuple[str, ...], NoDecode] = ("BTC", "ETH")
+    """The coins to watch, any that the venues list."""
     venues: Annotated[tuple[str, ...], NoDecode] = ()
+    """The venues to use; unset means every one there is."""
     home: Path = Field(default_factory=default_home)
+    """Where all state is kept."""
     run_as: str | None = None
+    """As root: the user that PostgreSQL runs as; unset, a system user made for it."""
 
     database_url: SecretStr | None = None
+    """Your own PostgreSQL or TimescaleDB (`postgresql://...`) in place of the embedded one."""
     kafka_bootstrap_servers: str | None = None
+    """Your own Kafka in place of the embedded one."""
     kafka_topic_prefix: str = ""
     """Put before every topic name on the wire, for a cluster that is shared with others."""
     kafka_memory_mb: Annotated[int, Field(ge=128)] = 384
+    """Heap of the embedded Kafka."""
 
     postgres_port: int = 54329
+    """Port of the embedded PostgreSQL; a free one is taken where it is in use, and kept."""
     kafka_port: int = 9092
+    """Port of the embedded Kafka; likewise."""
     dagster_port: int = 3000
+    """Port of the Dagster UI; likewise."""
     code_server_port: int = 4266
-    """Defaults; a free port is taken where one is in use."""
+    """Port of the Dagster code server; likewise."""
 
     alert_urls: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Where alerts go: a comma-separated list of Apprise URLs (Telegram, Discord, Slack, mail, webhook ...)."""
     alert_policy: Literal["severity", "probability", "both"] = "both"
+    """Which rules page people: the severities, the early warning, or both."""
     alert_unreal: bool = False
+    """Let simulated and recorded worlds send to external channels too, marked as such."""
     alert_min_severity: Literal["INFO", "WARNING", "CRITICAL"] = "WARNING"
     """The least severity that reaches a person. INFO (risk > 30) is common: it is recorded and published, not sent."""
     alert_hysteresis_points: Annotated[float, Field(ge=0, le=50)] = 5.0
@@ -170,15 +202,21 @@ class Settings(BaseSettings):
     alert_link_url: str | None = None
     """Address put into messages; unset: Dagster on its own port of this machine."""
     heartbeat_url: SecretStr | None = None
+    """A healthchecks-style address that each healthy tick pings, so that the outside notices a dead machine."""
 
     coingecko_api_key: SecretStr | None = Field(default=None, validation_alias="COINGECKO_API_KEY")
+    """CoinGecko key; without one the keyless rate is used."""
     etherscan_api_key: SecretStr | None = Field(default=None, validation_alias="ETHERSCAN_API_KEY")
+    """Etherscan V2 key, for stablecoin flows."""
     ethereum_rpc_url: SecretStr | None = None
+    """Any Ethereum JSON-RPC node, for stablecoin flows without an Etherscan key."""
 
     score_step: Annotated[int, Field(gt=0)] = 60
     """Seconds between scores of recorded and archive data; the live grid is 10 s (market) and 15 s (flows)."""
     simulation_seed: str | None = None
+    """Seed of the simulated market; unset, the date of the first start."""
     retention_days: int | None = None
+    """Drop raw data, scores, signals and alerts older than this; unset: keep them for ever."""
 
     sources: SourceSettings = Field(default_factory=SourceSettings)
     risk: RiskSettings = Field(default_factory=RiskSettings)
