@@ -28,7 +28,7 @@ from liq_pipeline.scoring.windows import rolling_count
 FUNDING: Final = "funding_rate_per_8h"
 OPEN_INTEREST: Final = "open_interest_base"
 OPEN_INTEREST_CHANGE: Final = {4: "open_interest_change_4h", 24: "open_interest_change_24h"}
-PRICE_CHANGE: Final = {4: "price_change_4h", 24: "price_change_24h"}
+PRICE_CHANGE: Final = "price_change_24h"
 LONG_SHARE: Final = "long_share"
 LONG_LIQUIDATED: Final = "long_liquidated_cents_1h"
 SHORT_LIQUIDATED: Final = "short_liquidated_cents_1h"
@@ -38,7 +38,7 @@ FEATURES: Final = (
     FUNDING,
     OPEN_INTEREST,
     *OPEN_INTEREST_CHANGE.values(),
-    *PRICE_CHANGE.values(),
+    PRICE_CHANGE,
     LONG_SHARE,
     LONG_LIQUIDATED,
     SHORT_LIQUIDATED,
@@ -62,11 +62,9 @@ def at_points(bars: BarArrays, points: Points) -> dict[str, Floats]:
         OPEN_INTEREST: now.open_interest_base,
         LONG_SHARE: now.long_share,
     }
-    for hours in (4, 24):
-        values[OPEN_INTEREST_CHANGE[hours]] = _change(
-            now.open_interest_base, bars.open_interest_base, bars, points, hours
-        )
-        values[PRICE_CHANGE[hours]] = _change(now.price_usd, bars.price_usd, bars, points, hours)
+    for hours, name in OPEN_INTEREST_CHANGE.items():
+        values[name] = _change(now.open_interest_base, bars.open_interest_base, bars, points, hours)
+    values[PRICE_CHANGE] = _change(now.price_usd, bars.price_usd, bars, points, 24)
     values[LONG_LIQUIDATED] = _liquidated(
         now.long_liquidated_cents_1h, bars.long_liquidated_cents, bars, points.bar_index
     )

@@ -3,11 +3,11 @@
 Belongs here: how percentiles become points, how venues and components add up. Does not: percentiles (references.py),
 severities (severity.py), rows (pipeline/). docs/scores.md gives the reasons in full; in short:
 
-* funding (30): the percentile of the rate within its own venue and symbol. Positive and high crowds longs, negative
-  and low crowds shorts; a rate of the other sign scores nothing on that side, however unusual it is.
+* funding (30): the percentile of the rate within its own venue and symbol, from the 75th up. Positive and high crowds
+  longs, negative and low crowds shorts; a rate of the other sign scores nothing on that side, however unusual it is.
 * open interest (30): half for how much of it there is (the fuel: level percentile), half for how fast it was built in
-  coins over 4 or 24 h. A build-up with the price standing still counts in full, one with a large move for half. Price
-  drift and funding say which side built it; without a lean both sides hold all points.
+  coins over 4 or 24 h, whether or not the price moved with it (a discount for moves was tried and measured worse).
+  Price drift and funding say which side built it; without a lean (a flat price) both sides hold all points.
 * long/short (20): extremes of the share of long accounts within its own history, either way, and nothing between.
 * liquidations (20): a step at the 95th and the 99th percentile of the side's own hourly sums, and nothing below.
 
@@ -48,12 +48,10 @@ TOPIC: Final = {
 }
 """Whose venues a component expects."""
 
-FUNDING_START: Final = 0.5
+FUNDING_START: Final = 0.75
 OPEN_INTEREST_START: Final = 0.5
 CROWD_START: Final = 0.8
 """Percentile where points begin; they grow linearly from there to the full budget at the largest value seen."""
-MOVE_DISCOUNT: Final = 0.5
-"""Share of a build-up's points that the largest price move of the look-back takes away."""
 LIQUIDATION_STEPS: Final = ((0.95, 0.5), (0.99, 1.0))
 """(percentile, share of the budget) at or past it: below the 95th, liquidations tell nothing (FIELD 0.2)."""
 
@@ -154,25 +152,25 @@ def _funding(values: dict[str, Floats], ranks: dict[str, Floats]) -> tuple[Float
 
 
 def _lean(values: dict[str, Floats], ranks: dict[str, Floats]) -> Floats:
-    """Which side built the open interest, -1 (shorts) to 1 (longs), per symbol: the price's drift over 24 h and,
-    where it is known, funding, in equal parts. NaN without a price."""
-    drift = 2.0 * venue_mean(ranks[f.PRICE_CHANGE[24]]) - 1.0
-    rate, rank = values[f.FUNDING], ranks[f.FUNDING]
-    signed = 2.0 * rank - 1.0
-    agrees = np.sign(signed) == np.sign(rate)
-    funding = venue_mean(np.where(np.isnan(rank), np.nan, np.where(agrees, signed, 0.0)))
-    return np.where(np.isnan(funding), drift, 0.5 * drift + 0.5 * funding)
+    """Which side built the open interest, per symbol: -1 (shorts) to 1 (longs), 0 if nothing tells.
+
+    The price's drift over 24 h and funding in equal parts, or the one that is known.
+    """
+    drift = 2.0 * venue_mean(ranks[f.PRICE_CHANGE]) - 1.0
+    signed = 2.0 * ranks[f.FUNDING] - 1.0
+    agrees = np.sign(signed) == np.sign(values[f.FUNDING])
+    funding = venue_mean(np.where(np.isnan(signed), np.nan, np.where(agrees, signed, 0.0)))
+    either = np.where(np.isnan(drift), funding, np.where(np.isnan(funding), drift, 0.5 * drift + 0.5 * funding))
+    return np.where(np.isnan(either), 0.0, either)
 
 
 def _open_interest(values: dict[str, Floats], ranks: dict[str, Floats], lean: Floats) -> tuple[Floats, Floats]:
     level = ramp(ranks[f.OPEN_INTEREST], OPEN_INTEREST_START)
     built = []
-    for hours in (4, 24):
-        growth = values[f.OPEN_INTEREST_CHANGE[hours]]
-        move = np.abs(2.0 * venue_mean(ranks[f.PRICE_CHANGE[hours]]) - 1.0)[:, np.newaxis, :]
-        rank = ramp(ranks[f.OPEN_INTEREST_CHANGE[hours]], OPEN_INTEREST_START)
-        # NaN growth has a NaN rank, and NaN * 0 is NaN: an unknown horizon stays unknown.
-        built.append(np.where(growth <= 0, 0.0 * rank, rank) * (1.0 - MOVE_DISCOUNT * move))
+    for name in f.OPEN_INTEREST_CHANGE.values():
+        rank = ramp(ranks[name], OPEN_INTEREST_START)
+        # A fall builds nothing, however small it is beside other falls; an unknown change stays unknown (NaN * 0).
+        built.append(np.where(values[name] <= 0, 0.0 * rank, rank))
     points = (0.5 * level + 0.5 * np.maximum(built[0], built[1])) * OPEN_INTEREST_BUDGET
     sided = lean[:, np.newaxis, :]
     return points * np.minimum(1.0, 1.0 + sided), points * np.minimum(1.0, 1.0 - sided)
