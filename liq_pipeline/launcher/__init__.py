@@ -1,0 +1,10 @@
+"""The warm launcher: each Dagster run in a process of its own, forked from one that has already imported everything.
+
+Belongs here: how run workers are started, watched and ended. Does not: what a run does (defs/, pipeline/), or any
+knowledge of markets. Nothing else in the program imports this package: `dagster.yaml` names its classes, the
+supervisor starts `python -m liq_pipeline.launcher.zygote`, and removing its lines from `dagster.yaml` gives back the
+stock launcher and queue.
+
+    daemon, webserver --- one JSON line over a Unix socket (0600) ---> zygote --- fork ---> run worker
+    (many threads: never fork)                                   (one thread, no connections)  (opens everything itself)
+"""

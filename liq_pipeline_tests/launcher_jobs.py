@@ -1,0 +1,94 @@
+"""A small code location whose runs behave and misbehave on demand, for the tests of the warm launcher."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from dagster import (
+    AssetCheckResult,
+    Definitions,
+    MaterializeResult,
+    asset,
+    asset_check,
+    define_asset_job,
+    in_process_executor,
+    job,
+    op,
+)
+
+
+@asset
+def first() -> MaterializeResult:  # type: ignore[type-arg]
+    return MaterializeResult(metadata={"pid": os.getpid(), "parent": os.getppid(), "session": os.getsid(0)})
+
+
+@asset(deps=[first])
+def second() -> MaterializeResult:  # type: ignore[type-arg]
+    print("a word on stdout")
+    sys.stderr.write("a word on stderr\n")
+    return MaterializeResult(metadata={"rows": 3})
+
+
+@asset_check(asset=second)
+def second_is_sound() -> AssetCheckResult:
+    return AssetCheckResult(passed=True)
+
+
+@op
+def wait_long() -> None:
+    """Ends within a tenth of a second when it is interrupted."""
+    for _ in range(600):
+        time.sleep(0.1)
+
+
+@op
+def wait_deaf() -> None:
+    """Hears no interrupt, like a call that hangs inside a C library."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    time.sleep(60)
+
+
+@op
+def leave_at_once() -> None:
+    os._exit(7)
+
+
+@op
+def fail_in_words() -> None:
+    raise ValueError("the part that fails says why")
+
+
+@job(executor_def=in_process_executor)
+def patient() -> None:
+    wait_long()
+
+
+@job(executor_def=in_process_executor)
+def deaf() -> None:
+    wait_deaf()
+
+
+@job(executor_def=in_process_executor)
+def leaving() -> None:
+    leave_at_once()
+
+
+@job(executor_def=in_process_executor)
+def failing() -> None:
+    fail_in_words()
+
+
+defs = Definitions(
+    assets=[first, second],
+    asset_checks=[second_is_sound],
+    jobs=[
+        define_asset_job("quick", selection="*", executor_def=in_process_executor),
+        patient,
+        deaf,
+        leaving,
+        failing,
+    ],
+)
