@@ -21,6 +21,12 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
 
     venues: tuple[str, ...]
     cadence_seconds: float
+    venue_cadence_seconds: dict[str, float] = {}
+    """Venues that speak at another pace, such as funding settled every 8 h beside every hour."""
+
+    def cadence_of(self, venue: str) -> float:
+        """Seconds between two records of the venue."""
+        return self.venue_cadence_seconds.get(venue, self.cadence_seconds)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
