@@ -232,7 +232,8 @@ def _read_kafka(settings: Settings, endpoints: Endpoints, status: Status) -> Non
             bootstrap_servers=endpoints.kafka_bootstrap_servers,
             enable_auto_commit=False,
             request_timeout_ms=5000,
-            api_version_auto_timeout_ms=3000,
+            bootstrap_timeout_ms=5000,
+            allow_auto_create_topics=False,
         )
     except (KafkaError, OSError, ValueError) as error:
         status.problem(f"Kafka at {endpoints.kafka_bootstrap_servers} cannot be reached: {error}", down=True)

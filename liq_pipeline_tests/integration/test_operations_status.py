@@ -1,0 +1,145 @@
+"""`liq status` tells the truth: healthy, degraded or down, each problem as a sentence, unknown shown as unknown."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+from rich.console import Console
+
+from liq_pipeline.domain.worlds import Expectation, Manifest, World
+from liq_pipeline.operations.query import json_value
+from liq_pipeline.operations.status import collect_status
+from liq_pipeline.operations.watch import render
+from liq_pipeline.runtime.endpoints import Endpoints
+from liq_pipeline.settings import Settings
+from liq_pipeline.store import worlds
+
+NOW = datetime(2026, 3, 1, 12, 0, 2, tzinfo=UTC)
+GRID = NOW.replace(second=0)
+WORLD = World(
+    name="simulated/7",
+    kind="simulated",
+    market_step_seconds=10,
+    flows_step_seconds=15,
+    manifest=Manifest(symbols=("BTC",), expected={"prices": Expectation(venues=("sim",), cadence_seconds=10)}),
+)
+
+
+def _endpoints(database_url: str, kafka_server: str) -> Endpoints:
+    return Endpoints(
+        database_url=database_url,
+        kafka_bootstrap_servers=kafka_server,
+        dagster_url="http://127.0.0.1:3000",
+        mode="simulated",
+        mode_reason="nothing answers",
+        world="simulated/7",
+    )
+
+
+def _prepare(
+    database_url: str, *, ticks: int = 4, skip: int | None = None, risk: float | None = 41.0, severity: str = "INFO"
+) -> None:
+    """A world with `ticks` market ticks up to GRID, one of them left out if asked."""
+    with psycopg.connect(database_url) as connection:
+        worlds.register(connection, WORLD, activate=True)
+        for index in range(ticks):
+            if index == skip:
+                continue
+            time = GRID - timedelta(seconds=10 * (ticks - 1 - index))
+            connection.execute(
+                "INSERT INTO ticks (world, stream, time, cut, started_at, committed_at, rows_landed)"
+                " VALUES (%s, 'market', %s, '{}', %s, %s, 5)",
+                (WORLD.name, time, time, time + timedelta(seconds=1)),
+            )
+        connection.execute(
+            "INSERT INTO liquidation_risk (world, symbol, time, score_version, score, score_high, side, funding_points,"
+            " coverage, inputs) VALUES (%s, 'BTC', %s, 'v', %s, 81, 'long', 20.5, %s, '{}')",
+            (WORLD.name, GRID, risk, 0.6 if risk is not None else 0.3),
+        )
+        connection.execute(
+            "INSERT INTO signals (world, symbol, time, score_version, risk, severity, severity_possible,"
+            " flow_side_known, note) VALUES (%s, 'BTC', %s, 'v', %s, %s, 'CRITICAL', false, 'flow side blind')",
+            (WORLD.name, GRID, risk, severity),
+        )
+
+
+def test_a_working_system_is_healthy(database_url: str, kafka_server: str, topic_prefix: str) -> None:
+    _prepare(database_url)
+    settings = Settings(kafka_topic_prefix=topic_prefix)
+    status = collect_status(settings, _endpoints(database_url, kafka_server), NOW)
+    assert status.problems == []
+    assert status.health == "healthy"
+    assert status.ticks["due"] == 4
+    assert status.ticks["missed"] == 0
+    assert status.lag == dict.fromkeys(
+        ("prices", "funding_rates", "open_interest", "long_short_ratio", "liquidations", "stablecoin_flows"), 0
+    )
+    assert status.symbols["BTC"]["risk"] == 41.0
+    assert status.symbols["BTC"]["pressure"] is None
+
+
+def test_the_json_form_has_the_names_scripts_hold_on_to(
+    database_url: str, kafka_server: str, topic_prefix: str
+) -> None:
+    _prepare(database_url)
+    status = collect_status(Settings(kafka_topic_prefix=topic_prefix), _endpoints(database_url, kafka_server), NOW)
+    report = json.loads(json.dumps(dataclasses.asdict(status), default=json_value))
+    assert report["kafka"]["bootstrap_servers"] == kafka_server
+    assert report["database"]["edition"] == "plain"
+    assert report["dagster"]["url"] == "http://127.0.0.1:3000"
+    assert {"health", "mode", "world", "sources", "lag", "ticks", "symbols"} <= report.keys()
+    assert {"last", "late", "missed"} <= report["ticks"].keys()
+    assert {"risk", "pressure", "severity", "probability", "coverage", "time"} <= report["symbols"]["BTC"].keys()
+
+
+def test_a_missed_tick_degrades_and_is_counted(database_url: str, kafka_server: str, topic_prefix: str) -> None:
+    _prepare(database_url, skip=2)
+    status = collect_status(Settings(kafka_topic_prefix=topic_prefix), _endpoints(database_url, kafka_server), NOW)
+    assert status.health == "degraded"
+    assert status.ticks["missed"] == 1
+    assert "1 of 4 ticks of the last hour are missed." in status.problems
+
+
+def test_silence_of_the_tick_is_down(database_url: str, kafka_server: str, topic_prefix: str) -> None:
+    _prepare(database_url)
+    status = collect_status(
+        Settings(kafka_topic_prefix=topic_prefix),
+        _endpoints(database_url, kafka_server),
+        NOW + timedelta(minutes=10),
+    )
+    assert status.health == "down"
+    assert any("the monitor is blind" in problem for problem in status.problems)
+
+
+def test_a_symbol_without_a_score_is_said(database_url: str, kafka_server: str, topic_prefix: str) -> None:
+    _prepare(database_url, risk=None, severity="UNKNOWN")
+    status = collect_status(Settings(kafka_topic_prefix=topic_prefix), _endpoints(database_url, kafka_server), NOW)
+    assert status.health == "degraded"
+    assert any(problem.startswith("BTC cannot be scored") for problem in status.problems)
+
+
+def test_servers_that_are_away_are_findings_not_crashes(topic_prefix: str) -> None:
+    endpoints = _endpoints("postgresql://nobody:wrong@127.0.0.1:1/none", "127.0.0.1:1")
+    status = collect_status(Settings(kafka_topic_prefix=topic_prefix), endpoints, NOW)
+    assert status.health == "down"
+    assert any("database cannot be used" in problem for problem in status.problems)
+    assert any("Kafka at 127.0.0.1:1" in problem for problem in status.problems)
+    assert not any("wrong" in problem for problem in status.problems), "a password must not show"
+
+
+def test_the_table_shows_unknown_as_a_question_mark_and_an_unreal_world_loudly(
+    database_url: str, kafka_server: str, topic_prefix: str
+) -> None:
+    _prepare(database_url)
+    status = collect_status(Settings(kafka_topic_prefix=topic_prefix), _endpoints(database_url, kafka_server), NOW)
+    console = Console(width=220, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(render(status, {}, NOW))
+    text = console.export_text()
+    assert "NOT REAL: world simulated/7" in text
+    assert "41 .. 81" in text
+    assert "blind" in text
+    row = next(line.strip(" │┃") for line in text.splitlines() if line.strip(" │┃").startswith("BTC"))
+    assert row.replace("│", " ").split()[:6] == ["BTC", "41", "..", "81", "20.5", "?"]
