@@ -1,0 +1,364 @@
+"""`liq up`: from an empty folder to a running monitor in the foreground, and back to nothing.
+
+Belongs here: the order of the steps and what is said about them. Does not: the steps themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import psycopg
+from rich.console import Console
+from rich.panel import Panel
+
+from liq_pipeline.errors import LiqError
+from liq_pipeline.runtime import completion, dagster_home, parts
+from liq_pipeline.runtime.endpoints import EffectiveMode, Endpoints, publish, withdraw
+from liq_pipeline.runtime.home import Home
+from liq_pipeline.runtime.kafka import EmbeddedKafka
+from liq_pipeline.runtime.kafka_jars import ensure_jars
+from liq_pipeline.runtime.mode import Probe, decide_mode
+from liq_pipeline.runtime.postgres import EmbeddedPostgres
+from liq_pipeline.runtime.supervisor import KAFKA_RANK, POSTGRES_RANK, Part, Supervisor, stop_orphans
+from liq_pipeline.settings import Settings, default_home
+
+DATABASE: Final = "liq"
+LOOK_SECONDS: Final = 1.0
+STUCK_SECONDS: Final = 300.0
+"""`--once` gives up when neither landing nor scoring has moved for this long."""
+
+_T = TypeVar("_T")
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C or a signal during the start."""
+
+
+def up(
+    settings: Settings,
+    *,
+    mode: str,
+    recording: Path | None,
+    speed: float | None,
+    once: bool,
+    record_dir: Path | None,
+    console: Console,
+) -> int:
+    """Run everything until a signal (or, with once, until the recording is played, landed and scored).
+
+    mode: auto, live, simulated or recorded. speed: times real time, None as fast as it lands. The exit code: 0, or
+    1 if a recording went through with problems or was cut short. LiqError if it cannot run.
+    """
+    settings = settings.model_copy(update={"mode": mode})
+    home = Home(settings.home)
+    home.prepare()
+    home.acquire()
+    try:
+        with _stop_on_signals() as stop:
+            run = _Run(settings, home, console, stop)
+            try:
+                run.start(recording=recording, speed=speed, once=once, record_dir=record_dir)
+                return run.watch(once=once)
+            except _InterruptedError:
+                return 0 if not once else 1
+            finally:
+                run.stop()
+    finally:
+        home.release()
+
+
+class _Run:
+    """One `liq up` from start to stop."""
+
+    def __init__(self, settings: Settings, home: Home, console: Console, stop: threading.Event) -> None:
+        self._settings = settings
+        self._home = home
+        self._console = console
+        self._stop_event = stop
+        self._supervisor = Supervisor(home, self._say)
+        self._endpoints: Endpoints | None = None
+        self._started = time.monotonic()
+        self._started_at = datetime.now(UTC)
+        self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="up")
+
+    # -- start -------------------------------------------------------------------------------------------------
+
+    def start(self, *, recording: Path | None, speed: float | None, once: bool, record_dir: Path | None) -> None:
+        self._say(f"home {self._home.path}")
+        stop_orphans(self._home, self._say)
+        ports = self._choose_ports()
+
+        database = self._submit(self._bring_up_database, ports["postgres"])
+        broker = self._submit(self._bring_up_broker, ports["kafka"], ports["kafka_controller"])
+        decision = self._submit(decide_mode, self._settings, self._home, _probe)
+
+        mode, reason = self._wait_for(decision)
+        self._say(f"mode {mode}: {reason}")
+        database_url, storage_url = self._wait_for(database)
+        kafka = self._settings.kafka_bootstrap_servers or f"127.0.0.1:{ports['kafka']}"
+        self._endpoints = Endpoints(
+            database_url=database_url,
+            kafka_bootstrap_servers=kafka,
+            dagster_url=f"http://127.0.0.1:{ports['dagster']}",
+            mode=mode,
+            mode_reason=reason,
+        )
+        dagster_home.prepare(self._home)
+        environment = parts.environment(
+            self._home,
+            self._endpoints,
+            dagster_storage_url=storage_url,
+            code_server_port=ports["code_server"],
+            record_dir=record_dir,
+        )
+        dagster = parts.dagster_parts(self._home, environment, ports)
+        source = parts.source_part(self._home, environment, mode, recording=recording, speed=speed, once=once)
+        self._say("starting Dagster: launcher, code server, webserver, daemon")
+        # The daemon's sensors and the player need the topics; the others only need time to import.
+        early = self._submit(self._supervisor.start, [part for part in dagster if part.name != "daemon"])
+        self._wait_for(broker)
+        late = [part for part in dagster if part.name == "daemon"]
+        self._wait_for(self._submit(self._supervisor.start, [*late, source]))
+        self._wait_for(early)
+        publish(self._home, self._endpoints)
+        self._announce(mode, reason)
+
+    def _choose_ports(self) -> dict[str, int]:
+        settings = self._settings
+        wanted = {"dagster": settings.dagster_port, "code_server": settings.code_server_port}
+        if settings.database_url is None:
+            wanted["postgres"] = settings.postgres_port
+        if settings.kafka_bootstrap_servers is None:
+            wanted |= {"kafka": settings.kafka_port, "kafka_controller": settings.kafka_port + 1}
+        ports = self._home.choose_ports(wanted)
+        for name, default in wanted.items():
+            if ports[name] != default and name != "kafka_controller":
+                self._say(f"port {default} ({name.replace('_', ' ')}) is taken; using {ports[name]}")
+        return {"postgres": 0, "kafka": 0, "kafka_controller": 0, **ports}
+
+    def _bring_up_database(self, port: int) -> tuple[str, str]:
+        """Server, database, schema; its URL and that of Dagster's storage."""
+        from liq_pipeline.store.migrations import migrate
+
+        given = self._settings.database_url
+        if given is None:
+            server = EmbeddedPostgres(self._home.path, port, self._settings.run_as)
+            fresh = not (server.data / "PG_VERSION").exists()
+            self._say(f"starting PostgreSQL on port {port}" + (" (making its data directory)" if fresh else ""))
+            self._supervisor.start([Part("postgres", server, rank=POSTGRES_RANK, stop_seconds=30)])
+            url = server.ensure_database(DATABASE)
+            storage_url = dagster_home.ensure_storage(url, "dagster")
+        else:
+            url = given.get_secret_value()
+            name = psycopg.conninfo.conninfo_to_dict(url).get("dbname", DATABASE)
+            try:
+                storage_url = dagster_home.ensure_storage(url, f"{name}_dagster")
+            except psycopg.OperationalError as error:
+                words = " ".join(str(error).split())
+                raise LiqError(f"the database of LIQ_DATABASE_URL cannot be reached: {words}") from None
+        applied = migrate(url)
+        self._say(f"schema: {len(applied)} migrations applied" if applied else "schema: up to date")
+        return url, storage_url
+
+    def _bring_up_broker(self, port: int, controller_port: int) -> None:
+        """Broker and topics."""
+        from liq_pipeline.bus.admin import ensure_topics
+
+        servers = self._settings.kafka_bootstrap_servers
+        if servers is None:
+            ensure_jars(console=self._console)
+            broker = EmbeddedKafka(
+                self._home.path,
+                port,
+                self._settings.kafka_memory_mb,
+                controller_port=controller_port,
+                console=self._console,
+            )
+            self._say(f"starting Apache Kafka on port {port}")
+            self._supervisor.start([Part("kafka", broker, rank=KAFKA_RANK, stop_seconds=30)])
+            servers = broker.bootstrap_servers
+        made = ensure_topics(servers, self._settings.kafka_topic_prefix)
+        self._say(f"topics: {len(made)} made or corrected" if made else "topics: up to date")
+
+    def _submit(self, work: Callable[..., _T], *arguments: Any) -> Future[_T]:
+        return self._pool.submit(work, *arguments)
+
+    def _wait_for(self, future: Future[_T]) -> _T:
+        """The future's result; _InterruptedError as soon as a signal asks to stop."""
+        while not self._stop_event.is_set():
+            try:
+                return future.result(timeout=0.1)
+            except TimeoutError:
+                if future.done():
+                    raise
+        raise _InterruptedError
+
+    # -- watch -------------------------------------------------------------------------------------------------
+
+    def watch(self, *, once: bool) -> int:
+        """Until a signal; with once, until all is landed and scored."""
+        moved, last_seen, said_played = time.monotonic(), None, False
+        while not self._stop_event.wait(LOOK_SECONDS):
+            self._learn_world()
+            source = self._source()
+            if source.finished.is_set() and not said_played:
+                said_played = True
+                self._say("the recording has been played to its end; what is left is landed and scored")
+            if not once:
+                continue
+            seen = self._progress()
+            if seen is not None and source.finished.is_set() and seen.is_complete:
+                return self._conclude()
+            if seen != last_seen:
+                moved, last_seen = time.monotonic(), seen
+                self._say_progress(seen)
+            if source.is_hopeless or time.monotonic() - moved > STUCK_SECONDS:
+                self._say(
+                    f"the recording was not finished: nothing has moved for {STUCK_SECONDS:.0f} s; see the logs in "
+                    f"{self._home.logs}"
+                )
+                return 1
+        return 1 if once else 0
+
+    def _source(self) -> Part:
+        names = {part.name for part in self._supervisor.parts}
+        return self._supervisor.part("player" if "player" in names else "collector")
+
+    def _progress(self) -> completion.Progress | None:
+        assert self._endpoints is not None  # noqa: S101 - watch() follows start()
+        try:
+            return completion.progress(self._endpoints.database_url)
+        except psycopg.OperationalError:
+            return None  # it is being started again, which has been said
+
+    def _say_progress(self, seen: completion.Progress | None) -> None:
+        if seen is None or seen.clock is None or not self._console.is_terminal:
+            return
+        market = seen.scored.get("market")
+        scored = f"{market:%Y-%m-%d %H:%M}" if market else "nothing yet"
+        self._say(f"landed up to {seen.clock:%Y-%m-%d %H:%M}, scored up to {scored}")
+
+    def _conclude(self) -> int:
+        assert self._endpoints is not None  # noqa: S101 - watch() follows start()
+        found = completion.problems(self._endpoints.database_url, self._started_at)
+        for sentence in found:
+            self._say(sentence)
+        self._say("played, landed and scored to the end" + (", with problems" if found else ""))
+        return 1 if found else 0
+
+    def _learn_world(self) -> None:
+        """The player or the first ingest run registers the world: put it beside the addresses once it is known."""
+        from liq_pipeline.store import worlds
+        from liq_pipeline.store.connection import connect
+
+        if self._endpoints is None or self._endpoints.world is not None:
+            return
+        kind = "real" if self._endpoints.mode == "live" else self._endpoints.mode
+        try:
+            with connect(self._endpoints.database_url, application_name="liq up") as connection:
+                world = worlds.active(connection)
+        except psycopg.OperationalError:
+            return
+        if world is not None and world.kind == kind:
+            self._endpoints = replace(self._endpoints, world=world.name)
+            publish(self._home, self._endpoints)
+
+    # -- stop --------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        if self._supervisor.parts:
+            self._say("stopping (nothing is lost; this takes a few seconds)")
+        withdraw(self._home)
+        self._supervisor.stop()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._say("stopped")
+
+    # -- words -------------------------------------------------------------------------------------------------
+
+    def _say(self, sentence: str) -> None:
+        seconds = time.monotonic() - self._started
+        self._console.print(f"[{seconds:6.1f} s] {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+    def _announce(self, mode: EffectiveMode, reason: str) -> None:
+        assert self._endpoints is not None  # noqa: S101 - called by start() after it is set
+        place = urlsplit(self._endpoints.database_url)
+        database = f"{place.hostname}:{place.port or 5432}, database {place.path.lstrip('/')}"
+        self._say(f"up: Dagster at {self._endpoints.dagster_url}")
+        lines = [
+            f"Dagster     {self._endpoints.dagster_url}",
+            f"PostgreSQL  {database}",
+            f"Kafka       {self._endpoints.kafka_bootstrap_servers}",
+            f"Mode        {mode}: {reason}",
+        ]
+        if mode == "simulated":
+            lines.append("")
+            lines.append("SIMULATED MARKET: every price, score and alert here is invented. Nothing goes to external")
+            lines.append("channels unless LIQ_ALERT_UNREAL=true.")
+        lines += ["", "Next, in another shell:"]
+        lines += [f"  {number}. {text}" for number, text in enumerate(self._next_steps(mode), start=1)]
+        lines += ["", "Ctrl-C stops everything cleanly."]
+        style = "yellow" if mode == "simulated" else "green"
+        self._console.print(Panel("\n".join(lines), border_style=style, expand=False), highlight=False)
+
+    def _next_steps(self, mode: EffectiveMode) -> list[str]:
+        liq = _liq_command(self._settings)
+        assert self._endpoints is not None  # noqa: S101 - called by start() after it is set
+        steps = [
+            f"{liq} watch    the live table: risk, its parts, pressure, coverage, alerts",
+            f"{self._endpoints.dagster_url}/asset-groups    the asset graph, from topic to alert",
+        ]
+        if mode == "live":
+            steps.append(f"{liq} alerts test    after LIQ_ALERT_URLS is set: a test message through every channel")
+        elif mode == "simulated":
+            steps.append(f"{liq} doctor    what is missing to go live (LIQ_MODE=live), and how to mend it")
+        else:
+            steps.append(f"{liq} alerts list --all    the alerts of the recording, with their receipts")
+        return steps
+
+
+def _probe(settings: Settings) -> Probe:
+    from liq_pipeline.sources.probe import probe_sources
+
+    return probe_sources(settings)
+
+
+def _liq_command(settings: Settings) -> str:
+    """How a person in another shell calls us: with the path unless `liq` is found, with LIQ_HOME unless default."""
+    program = Path(sys.prefix) / "bin" / "liq"
+    found = shutil.which("liq")
+    name = "liq"
+    if found is None or Path(found).resolve() != program.resolve():
+        relative = os.path.relpath(program)
+        name = relative if not relative.startswith("..") else str(program)
+    if settings.home.absolute() != default_home().absolute():
+        return f"LIQ_HOME={settings.home.absolute()} {name}"
+    return name
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """An event set by SIGINT, SIGTERM or SIGHUP; the former handlers come back afterwards.
+
+    A second signal changes nothing: the stop is bounded, and cutting it short is what leaves processes behind.
+    """
+    stop = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    former = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
