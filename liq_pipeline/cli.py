@@ -244,6 +244,17 @@ def watch(
 
 
 @app.command()
+def metrics(port: Annotated[int | None, typer.Option(help="LIQ_METRICS_PORT otherwise.")] = None) -> None:
+    """Serve /healthz and Prometheus /metrics on loopback (a child of `liq up`)."""
+    from liq_pipeline.operations.metrics import serve_metrics
+    from liq_pipeline.operations.status import collect_status
+
+    settings = _settings()
+    endpoints = _endpoints(settings)
+    serve_metrics(port or settings.metrics_port, lambda: collect_status(settings, endpoints), _stop_event())
+
+
+@app.command()
 def doctor() -> None:
     """Check the set-up and say how to mend each finding."""
     from liq_pipeline.operations.doctor import examine

@@ -172,6 +172,8 @@ class Settings(BaseSettings):
     """Port of the Dagster UI; likewise."""
     code_server_port: int = 4266
     """Port of the Dagster code server; likewise."""
+    metrics_port: int = 9109
+    """Port of /healthz and /metrics, on loopback; likewise."""
 
     alert_urls: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Where alerts go: a comma-separated list of Apprise URLs (Telegram, Discord, Slack, mail, webhook ...)."""
