@@ -97,7 +97,6 @@ class SourceSettings(BaseSettings):
     """A polling round ends after this long, whatever has answered by then."""
     request_seconds: Annotated[float, Field(gt=0)] = 2.0
     """The longest one request may take, from sending to the last byte."""
-    workers: Annotated[int, Field(gt=0)] = 32
     """Requests of one polling round that may be under way at once."""
     requests_at_once_per_source: Annotated[int, Field(gt=0)] = 12
     """The same for one source."""

@@ -1,0 +1,170 @@
+"""Bitget USDT perpetuals: one call brings marks, open interest and funding; long/short accounts.
+
+Belongs here: Bitget's endpoints, names, units and limits. Does not: anything about other venues.
+
+Units: holdingAmount is open interest in coins; funding a fraction per fundingRateInterval hours. The
+longShortAccountRatio of the answer has been seen to contradict its own shares: the ratio is computed from the shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from liq_pipeline.sources.http import (
+    RejectedError,
+    Request,
+    SourceError,
+    ThrottledError,
+    UnknownSymbolError,
+)
+from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.live.base import (
+    Feed,
+    Instrument,
+    InstrumentList,
+    Reading,
+    Source,
+    coin_of,
+    number,
+    number_or_none,
+    of_symbol,
+    one_request,
+    settled_intervals,
+    time_of_ms,
+)
+
+NAME = "bitget"
+# Granted: 20 requests a second per IP and endpoint; the long/short statistics one a second.
+REQUESTS = Limit("bitget", 10, 1)
+STATISTICS = Limit("bitget_statistics", 1, 1)
+COST = {REQUESTS.scope: 1}
+PRODUCT: dict[str, str | int] = {"productType": "USDT-FUTURES"}
+
+TICKERS = Request("/api/v2/mix/market/tickers", PRODUCT, costs=COST)
+FUNDING = Request("/api/v2/mix/market/current-fund-rate", PRODUCT, costs=COST)
+
+
+def classify(status: int, payload: Any) -> SourceError | None:
+    """`code` of the envelope, a text; "00000" is success."""
+    code = payload.get("code") if isinstance(payload, dict) else None
+    if code in (None, "00000") or status in (401, 403, 451) or status >= 500:
+        return None
+    if code in ("429", "30007"):
+        return ThrottledError(NAME, f"code {code}: asked too often")
+    if code in ("40034", "40309"):
+        return UnknownSymbolError(NAME, "the symbol is not listed")
+    return RejectedError(NAME, f"code {code}: {str(payload.get('msg', ''))[:100]}")
+
+
+def _instruments(answers: Sequence[Any]) -> Iterable[Instrument]:
+    for row in answers[0]["data"]:
+        if row["quoteCoin"] != "USDT" or row["symbolType"] != "perpetual" or row["symbolStatus"] != "normal":
+            continue
+        symbol, coins = coin_of(row["baseCoin"])
+        yield Instrument(symbol, row["symbol"], coins, funding_interval_hours=number_or_none(row.get("fundInterval")))
+
+
+def _marks(payload: Any, reading: Reading) -> None:
+    def row(entry: Any) -> None:
+        instrument = reading.instruments.get(entry["symbol"])
+        if instrument is not None:
+            reading.price(instrument, number(entry["markPrice"]), time_of_ms(entry["ts"]))
+
+    reading.each(payload["data"], row)
+
+
+def _open_interest(payload: Any, reading: Reading) -> None:
+    def row(entry: Any) -> None:
+        instrument = reading.instruments.get(entry["symbol"])
+        if instrument is not None:
+            reading.open_interest(
+                instrument,
+                time_of_ms(entry["ts"]),
+                coins=number(entry["holdingAmount"]),
+                mark_usd=number(entry["markPrice"]) / instrument.coins_per_unit,
+            )
+
+    reading.each(payload["data"], row)
+
+
+def _funding(payload: Any, reading: Reading) -> None:
+    moment = time_of_ms(payload["requestTime"])
+
+    def row(entry: Any) -> None:
+        instrument = reading.instruments.get(entry["symbol"])
+        if instrument is None or entry["fundingRate"] == "":
+            return
+        reading.funding(
+            instrument,
+            "predicted",
+            number(entry["fundingRate"]),
+            number_or_none(entry.get("fundingRateInterval")) or instrument.funding_interval_hours,
+            moment,
+            next_funding_time=time_of_ms(entry["nextUpdate"]) if entry.get("nextUpdate") else None,
+        )
+
+    reading.each(payload["data"], row)
+
+
+def _settled(payload: Any, reading: Reading) -> None:
+    rows = sorted(payload["data"], key=lambda row: int(row["fundingTime"]))
+    times = [time_of_ms(row["fundingTime"]) for row in rows]
+    instrument = reading.asked
+    for row, moment, hours in zip(
+        rows, times, settled_intervals(times, instrument.funding_interval_hours), strict=True
+    ):
+        reading.funding(instrument, "settled", number(row["fundingRate"]), hours, moment)
+
+
+def _long_short(payload: Any, reading: Reading) -> None:
+    def row(entry: Any) -> None:
+        long, short = number(entry["longAccountRatio"]), number(entry["shortAccountRatio"])
+        reading.long_short(reading.asked, "accounts", long, short, time_of_ms(entry["ts"]))
+
+    # The whole history comes each time: the newest few rows heal what a missed poll left out.
+    reading.each(sorted(payload["data"], key=lambda row: int(row["ts"]))[-3:], row)
+
+
+SOURCE = Source(
+    name=NAME,
+    rest_url="https://api.bitget.com",
+    limits=(REQUESTS, STATISTICS),
+    offers=("prices", "funding_rates", "open_interest", "long_short_ratio"),
+    probe=Request("/api/v2/mix/market/ticker", {**PRODUCT, "symbol": "BTCUSDT"}, costs=COST),
+    classify=classify,
+    instruments=InstrumentList((Request("/api/v2/mix/market/contracts", PRODUCT, costs=COST),), _instruments),
+    feeds=(
+        Feed("mark_price", ("prices",), "market", one_request(TICKERS), _marks),
+        Feed("open_interest", ("open_interest",), "market", one_request(TICKERS), _open_interest),
+        Feed("funding", ("funding_rates",), "funding", one_request(FUNDING), _funding),
+        Feed(
+            "long_short_accounts",
+            ("long_short_ratio",),
+            "long_short",
+            of_symbol(
+                lambda native: Request(
+                    "/api/v2/mix/market/account-long-short",
+                    {"symbol": native, "period": "5m"},
+                    costs={STATISTICS.scope: 1},
+                )
+            ),
+            _long_short,
+            per_symbol=True,
+        ),
+        Feed(
+            "settled_funding",
+            ("funding_rates",),
+            "settled",
+            of_symbol(
+                lambda native: Request(
+                    "/api/v2/mix/market/history-fund-rate",
+                    {**PRODUCT, "symbol": native, "pageSize": 3},
+                    costs=COST,
+                )
+            ),
+            _settled,
+            per_symbol=True,
+        ),
+    ),
+)

@@ -1,0 +1,169 @@
+"""Deribit perpetuals: one ticker call per coin brings mark, funding and open interest.
+
+Belongs here: Deribit's endpoints, names and units. Does not: anything about other venues.
+
+Units: open interest of the inverse perpetuals (BTC-PERPETUAL) is in USD, of the USDC-settled ones in coins. Funding
+accrues without settlements: current_funding is the rate now, as a fraction per 8 hours; funding_8h is the sum of the
+last 8 hours. The history's interest_1h is what one hour cost.
+The bankruptcy settlements that some libraries present as liquidations have no price and no side: not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from liq_pipeline.sources.http import (
+    RejectedError,
+    Request,
+    SourceError,
+    ThrottledError,
+    UnknownSymbolError,
+)
+from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.live.base import (
+    Feed,
+    History,
+    Instrument,
+    InstrumentList,
+    Reading,
+    Source,
+    coin_of,
+    milliseconds,
+    number,
+    number_or_none,
+    of_symbol,
+    time_of_ms,
+)
+
+NAME = "deribit"
+# Granted without a key: credits for about 20 requests a second.
+REQUESTS = Limit("deribit", 10, 1)
+COST = {REQUESTS.scope: 1}
+CURRENT_FUNDING_HOURS = 8.0
+INVERSE_SUFFIX = "-PERPETUAL"
+
+
+def classify(status: int, payload: Any) -> SourceError | None:
+    """JSON-RPC errors: 10028 asks to slow down, 13020 and a reason name an unknown instrument."""
+    error = payload.get("error") if isinstance(payload, dict) else None
+    if not isinstance(error, dict):
+        return None
+    code, data = error.get("code"), error.get("data")
+    if code in (10028, 10047):
+        return ThrottledError(NAME, f"code {code}: asked too often")
+    if code == 13020 or (isinstance(data, dict) and data.get("param") == "instrument_name"):
+        return UnknownSymbolError(NAME, "the instrument is not listed")
+    if status >= 500 or status in (401, 403, 429):
+        return None
+    return RejectedError(NAME, f"code {code}: {str(error.get('message', ''))[:100]}")
+
+
+def is_inverse(native: str) -> bool:
+    """BTC-PERPETUAL is settled in coins and counted in USD; BTC_USDC-PERPETUAL is settled and counted the other way."""
+    return "_" not in native
+
+
+def _instruments(answers: Sequence[Any]) -> Iterable[Instrument]:
+    rows = [
+        row
+        for row in answers[0]["result"]
+        if row["settlement_period"] == "perpetual" and row["is_active"] and row["quote_currency"] in ("USD", "USDC")
+    ]
+    # Where both exist the inverse one carries the open interest: it comes first, and the first of a coin counts.
+    for row in sorted(rows, key=lambda row: not is_inverse(row["instrument_name"])):
+        symbol, coins = coin_of(row["base_currency"])
+        yield Instrument(symbol, row["instrument_name"], coins)
+
+
+def _mark(payload: Any, reading: Reading) -> None:
+    row = payload["result"]
+    reading.price(reading.asked, number(row["mark_price"]), time_of_ms(row["timestamp"]))
+
+
+def _open_interest(payload: Any, reading: Reading) -> None:
+    row = payload["result"]
+    instrument = reading.asked
+    amount, mark = number(row["open_interest"]), number(row["mark_price"]) / instrument.coins_per_unit
+    inverse = is_inverse(instrument.native)
+    reading.open_interest(
+        instrument,
+        time_of_ms(row["timestamp"]),
+        coins=None if inverse else amount,
+        usd=amount if inverse else None,
+        mark_usd=mark,
+    )
+
+
+def _funding(payload: Any, reading: Reading) -> None:
+    row = payload["result"]
+    rate = number_or_none(row.get("current_funding"))
+    if rate is not None:
+        reading.funding(
+            reading.asked,
+            "predicted",
+            rate,
+            CURRENT_FUNDING_HOURS,
+            time_of_ms(row["timestamp"]),
+            native_mark=number(row["mark_price"]),
+        )
+
+
+def _settled(payload: Any, reading: Reading) -> None:
+    def row(entry: Any) -> None:
+        reading.funding(reading.asked, "settled", number(entry["interest_1h"]), 1.0, time_of_ms(entry["timestamp"]))
+
+    reading.each(payload["result"], row)
+
+
+def _funding_page(instrument: Instrument, start: datetime, end: datetime) -> Request:
+    return Request(
+        "/api/v2/public/get_funding_rate_history",
+        {
+            "instrument_name": instrument.native,
+            "start_timestamp": milliseconds(start),
+            "end_timestamp": milliseconds(end) - 1,
+        },
+        costs=COST,
+    )
+
+
+def _recent_funding(instruments: Sequence[Instrument], now: datetime) -> Request:
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    return _funding_page(instruments[0], hour - timedelta(hours=3), hour + timedelta(hours=1))
+
+
+def _ticker(native: str) -> Request:
+    return Request("/api/v2/public/ticker", {"instrument_name": native}, costs=COST)
+
+
+SOURCE = Source(
+    name=NAME,
+    rest_url="https://www.deribit.com",
+    limits=(REQUESTS,),
+    offers=("prices", "funding_rates", "open_interest"),
+    probe=_ticker("BTC-PERPETUAL"),
+    classify=classify,
+    instruments=InstrumentList(
+        (Request("/api/v2/public/get_instruments", {"currency": "any", "kind": "future"}, costs=COST),), _instruments
+    ),
+    feeds=(
+        Feed("mark_price", ("prices",), "market", of_symbol(_ticker), _mark, per_symbol=True),
+        Feed("open_interest", ("open_interest",), "market", of_symbol(_ticker), _open_interest, per_symbol=True),
+        Feed("funding", ("funding_rates",), "funding", of_symbol(_ticker), _funding, per_symbol=True),
+        Feed("settled_funding", ("funding_rates",), "settled", _recent_funding, _settled, per_symbol=True),
+    ),
+    histories=(
+        History(
+            name="settled_funding",
+            topic="funding_rates",
+            request=_funding_page,
+            parse=_settled,
+            page=timedelta(days=30),
+            reaches_back=timedelta(days=365),
+            declared_delay=timedelta(minutes=1),
+            step=timedelta(hours=1),
+        ),
+    ),
+)

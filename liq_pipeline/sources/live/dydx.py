@@ -1,0 +1,140 @@
+"""dYdX v4 (the public indexer): one call brings oracle price, funding and open interest of every market.
+
+Belongs here: the indexer's endpoints, names and units. Does not: anything about other venues. The smallest venue:
+CONTRIBUTING.md takes it as the example.
+
+Units: open interest in coins; funding as a fraction per ONE hour. Margin is kept at the oracle price, which is
+therefore its mark. The market list carries no time, so event_time is when we asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from liq_pipeline.sources.http import Request
+from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.live.base import (
+    Feed,
+    History,
+    Instrument,
+    InstrumentList,
+    Reading,
+    Source,
+    coin_of,
+    number,
+    of_symbol,
+    one_request,
+    time_of_iso,
+)
+
+NAME = "dydx"
+# Granted: 100 requests in 10 s per IP.
+REQUESTS = Limit("dydx", 75, 10)
+COST = {REQUESTS.scope: 1}
+FUNDING_INTERVAL_HOURS = 1.0
+
+MARKETS = Request("/v4/perpetualMarkets", costs=COST)
+
+
+def _instruments(answers: Sequence[Any]) -> Iterable[Instrument]:
+    for row in answers[0]["markets"].values():
+        if row["status"] == "ACTIVE":
+            symbol, coins = coin_of(row["ticker"].removesuffix("-USD"))
+            yield Instrument(symbol, row["ticker"], coins, funding_interval_hours=FUNDING_INTERVAL_HOURS)
+
+
+def _wanted(payload: Any, reading: Reading) -> list[Any]:
+    return [row for name, row in payload["markets"].items() if name in reading.instruments]
+
+
+def _marks(payload: Any, reading: Reading) -> None:
+    def row(entry: Any) -> None:
+        reading.price(reading.instruments[entry["ticker"]], number(entry["oraclePrice"]), None)
+
+    reading.each(_wanted(payload, reading), row)
+
+
+def _open_interest(payload: Any, reading: Reading) -> None:
+    def row(entry: Any) -> None:
+        instrument = reading.instruments[entry["ticker"]]
+        reading.open_interest(
+            instrument,
+            None,
+            coins=number(entry["openInterest"]),
+            mark_usd=number(entry["oraclePrice"]) / instrument.coins_per_unit,
+        )
+
+    reading.each(_wanted(payload, reading), row)
+
+
+def _funding(payload: Any, reading: Reading) -> None:
+    def row(entry: Any) -> None:
+        reading.funding(
+            reading.instruments[entry["ticker"]],
+            "predicted",
+            number(entry["nextFundingRate"]),
+            FUNDING_INTERVAL_HOURS,
+            None,
+            native_mark=number(entry["oraclePrice"]),
+        )
+
+    reading.each(_wanted(payload, reading), row)
+
+
+def _settled(payload: Any, reading: Reading) -> None:
+    def row(entry: Any) -> None:
+        reading.funding(
+            reading.asked,
+            "settled",
+            number(entry["rate"]),
+            FUNDING_INTERVAL_HOURS,
+            time_of_iso(entry["effectiveAt"]),
+            native_mark=number(entry["price"]),
+        )
+
+    reading.each(payload["historicalFunding"], row)
+
+
+def _funding_page(instrument: Instrument, _start: datetime, end: datetime) -> Request:
+    # Newest first from `effectiveBeforeOrAt`; the page's span is what 100 hourly rows cover.
+    before = (end - timedelta(milliseconds=1)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return Request(
+        f"/v4/historicalFunding/{instrument.native}", {"limit": 100, "effectiveBeforeOrAt": before}, costs=COST
+    )
+
+
+SOURCE = Source(
+    name=NAME,
+    rest_url="https://indexer.dydx.trade",
+    limits=(REQUESTS,),
+    offers=("prices", "funding_rates", "open_interest"),
+    probe=Request("/v4/perpetualMarkets", {"ticker": "BTC-USD"}, costs=COST),
+    instruments=InstrumentList((MARKETS,), _instruments),
+    feeds=(
+        Feed("mark_price", ("prices",), "market", one_request(MARKETS), _marks),
+        Feed("open_interest", ("open_interest",), "market", one_request(MARKETS), _open_interest),
+        Feed("funding", ("funding_rates",), "funding", one_request(MARKETS), _funding),
+        Feed(
+            "settled_funding",
+            ("funding_rates",),
+            "settled",
+            of_symbol(lambda native: Request(f"/v4/historicalFunding/{native}", {"limit": 3}, costs=COST)),
+            _settled,
+            per_symbol=True,
+        ),
+    ),
+    histories=(
+        History(
+            name="settled_funding",
+            topic="funding_rates",
+            request=_funding_page,
+            parse=_settled,
+            page=timedelta(hours=95),
+            reaches_back=timedelta(days=365),
+            declared_delay=timedelta(minutes=1),
+            step=timedelta(hours=1),
+        ),
+    ),
+)

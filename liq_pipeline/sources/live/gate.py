@@ -1,0 +1,283 @@
+"""Gate USDT perpetuals: marks, funding and open interest in one call, 5-minute ratios, liquidations by REST.
+
+Belongs here: Gate's endpoints, names, units and limits. Does not: anything about other venues.
+
+Units: sizes are CONTRACTS (times quanto_multiplier: BTC_USDT 0.0001); funding is a fraction per funding_interval
+(seconds, in the contract); times are seconds. Numbers come as texts or numbers.
+Liquidations: `size` is the user's POSITION (above 0: long), `order_size` the order that closed it.
+contract_stats: the newest row is of the five minutes under way and still changes, so only rows with a successor count.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from liq_pipeline.sources.http import Request, SourceError, ThrottledError, UnknownSymbolError
+from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.live.base import (
+    Feed,
+    History,
+    Instrument,
+    InstrumentList,
+    LongShortKind,
+    Reading,
+    Source,
+    coin_of,
+    number,
+    number_or_none,
+    of_symbol,
+    one_request,
+    settled_intervals,
+    time_of_seconds,
+)
+
+NAME = "gate"
+# Granted: 200 requests in 10 s per endpoint and IP.
+REQUESTS = Limit("gate", 150, 10)
+COST = {REQUESTS.scope: 1}
+BASE = "/api/v4/futures/usdt"
+RATIOS: tuple[tuple[str, LongShortKind], ...] = (
+    ("lsr_account", "accounts"),
+    ("lsr_taker", "taker"),
+    ("top_lsr_account", "top_accounts"),
+    ("top_lsr_size", "top_positions"),
+)
+
+TICKERS = Request(f"{BASE}/tickers", costs=COST)
+
+
+def classify(_status: int, payload: Any) -> SourceError | None:
+    """{"label": "CONTRACT_NOT_FOUND", "message": ...}"""
+    label = payload.get("label") if isinstance(payload, dict) else None
+    if label == "CONTRACT_NOT_FOUND":
+        return UnknownSymbolError(NAME, "the contract is not listed")
+    if label == "TOO_MANY_REQUESTS":
+        return ThrottledError(NAME, "asked too often")
+    return None
+
+
+def _instruments(answers: Sequence[Any]) -> Iterable[Instrument]:
+    for row in answers[0]:
+        if row.get("in_delisting") or row["type"] != "direct":
+            continue
+        symbol, coins = coin_of(row["name"].removesuffix("_USDT"))
+        multiplier = number(row["quanto_multiplier"])
+        seconds = number_or_none(row.get("funding_interval"))
+        yield Instrument(
+            symbol,
+            row["name"],
+            coins,
+            units_per_contract=multiplier,
+            funding_interval_hours=seconds / 3600 if seconds else None,
+        )
+
+
+def _marks(payload: Any, reading: Reading) -> None:
+    def row(entry: Any) -> None:
+        instrument = reading.instruments.get(entry["contract"])
+        if instrument is not None:
+            reading.price(instrument, number(entry["mark_price"]), None)
+
+    reading.each(payload, row)
+
+
+def _open_interest(payload: Any, reading: Reading) -> None:
+    def row(entry: Any) -> None:
+        instrument = reading.instruments.get(entry["contract"])
+        if instrument is not None:
+            reading.open_interest(
+                instrument,
+                None,
+                contracts=number(entry["total_size"]),
+                mark_usd=number(entry["mark_price"]) / instrument.coins_per_unit,
+            )
+
+    reading.each(payload, row)
+
+
+def _funding(payload: Any, reading: Reading) -> None:
+    def row(entry: Any) -> None:
+        instrument = reading.instruments.get(entry["contract"])
+        if instrument is not None and entry["funding_rate"] != "":
+            reading.funding(
+                instrument,
+                "predicted",
+                number(entry["funding_rate"]),
+                instrument.funding_interval_hours,
+                None,
+                native_mark=number(entry["mark_price"]),
+            )
+
+    reading.each(payload, row)
+
+
+def _settled(payload: Any, reading: Reading) -> None:
+    rows = sorted(payload, key=lambda row: number(row["t"]))
+    times = [time_of_seconds(row["t"]) for row in rows]
+    instrument = reading.asked
+    for row, moment, hours in zip(
+        rows, times, settled_intervals(times, instrument.funding_interval_hours), strict=True
+    ):
+        reading.funding(instrument, "settled", number(row["r"]), hours, moment)
+
+
+def _finished(payload: Any) -> list[Any]:
+    return sorted(payload, key=lambda row: number(row["time"]))[:-1]
+
+
+def _ratios(payload: Any, reading: Reading) -> None:
+    def row(entry: Any) -> None:
+        moment = time_of_seconds(entry["time"])
+        for name, kind in RATIOS:
+            ratio = number_or_none(entry.get(name))
+            if ratio:  # 0 stands for "nothing to divide": unknown, not "no longs at all"
+                reading.long_short(reading.asked, kind, ratio, 1.0, moment)
+
+    reading.each(_finished(payload), row)
+
+
+def _open_interest_history(payload: Any, reading: Reading) -> None:
+    def row(entry: Any) -> None:
+        reading.open_interest(
+            reading.asked,
+            time_of_seconds(entry["time"]),
+            contracts=number(entry["open_interest"]),
+            usd=number(entry["open_interest_usd"]),
+        )
+
+    reading.each(_finished(payload), row)
+
+
+def _mark_history(payload: Any, reading: Reading) -> None:
+    def row(entry: Any) -> None:
+        reading.price(reading.asked, number(entry["mark_price"]), time_of_seconds(entry["time"]))
+
+    reading.each(_finished(payload), row)
+
+
+def _liquidations(payload: Any, reading: Reading) -> None:
+    seen: Counter[str] = Counter()
+
+    def row(event: Any) -> None:
+        position = number(event["size"])
+        closed = abs(number_or_none(event.get("order_size")) or 0.0) - abs(number_or_none(event.get("left")) or 0.0)
+        price = number_or_none(event.get("fill_price")) or number(event["order_price"])
+        content = f"{event['contract']}-{event['time']}-{position:g}-{closed:g}-{price:g}"
+        seen[content] += 1  # the list has no ids: equal events of one second are told apart by a running number
+        instrument = reading.instruments.get(event["contract"])
+        if instrument is None:
+            return
+        reading.liquidation(
+            instrument,
+            time_of_seconds(event["time"]),
+            event_id=f"{content}-{seen[content]}",
+            side="long" if position > 0 else "short",
+            native_price=price,
+            contracts=closed if closed > 0 else abs(position),
+            is_sample=False,
+            source_topic="liq_orders",
+        )
+
+    reading.each(payload, row)
+
+
+def _stats_page(instrument: Instrument, start: datetime, _end: datetime) -> Request:
+    return Request(
+        f"{BASE}/contract_stats",
+        {"contract": instrument.native, "interval": "5m", "from": int(start.timestamp()), "limit": 100},
+        costs=COST,
+    )
+
+
+def _funding_page(instrument: Instrument, start: datetime, end: datetime) -> Request:
+    return Request(
+        f"{BASE}/funding_rate",
+        {
+            "contract": instrument.native,
+            "from": int(start.timestamp()),
+            "to": int(end.timestamp()) - 1,
+            "limit": 1000,
+        },
+        costs=COST,
+    )
+
+
+_FIVE_MINUTES = timedelta(minutes=5)
+
+
+def _stats_history(name: str, topic: str, parse: Any) -> History:
+    return History(
+        name=name,
+        topic=topic,
+        request=_stats_page,
+        parse=parse,
+        # 100 rows, the last of which has no successor and is read with the next page.
+        page=_FIVE_MINUTES * 98,
+        reaches_back=timedelta(days=30),
+        declared_delay=_FIVE_MINUTES * 2,
+        step=_FIVE_MINUTES,
+    )
+
+
+SOURCE = Source(
+    name=NAME,
+    rest_url="https://api.gateio.ws",
+    limits=(REQUESTS,),
+    offers=("prices", "funding_rates", "open_interest", "long_short_ratio", "liquidations"),
+    probe=Request(f"{BASE}/tickers", {"contract": "BTC_USDT"}, costs=COST),
+    classify=classify,
+    instruments=InstrumentList((Request(f"{BASE}/contracts", costs=COST),), _instruments),
+    feeds=(
+        Feed("mark_price", ("prices",), "market", one_request(TICKERS), _marks),
+        Feed("open_interest", ("open_interest",), "market", one_request(TICKERS), _open_interest),
+        Feed("funding", ("funding_rates",), "funding", one_request(TICKERS), _funding),
+        Feed(
+            "long_short",
+            ("long_short_ratio",),
+            "long_short",
+            of_symbol(
+                lambda native: Request(
+                    f"{BASE}/contract_stats", {"contract": native, "interval": "5m", "limit": 3}, costs=COST
+                )
+            ),
+            _ratios,
+            per_symbol=True,
+        ),
+        Feed(
+            "settled_funding",
+            ("funding_rates",),
+            "settled",
+            of_symbol(lambda native: Request(f"{BASE}/funding_rate", {"contract": native, "limit": 3}, costs=COST)),
+            _settled,
+            per_symbol=True,
+        ),
+    ),
+    event_feeds=(
+        Feed(
+            "liq_orders",
+            ("liquidations",),
+            "market",
+            of_symbol(lambda native: Request(f"{BASE}/liq_orders", {"contract": native, "limit": 100}, costs=COST)),
+            _liquidations,
+            per_symbol=True,
+        ),
+    ),
+    histories=(
+        _stats_history("open_interest", "open_interest", _open_interest_history),
+        _stats_history("mark_price", "prices", _mark_history),
+        _stats_history("long_short", "long_short_ratio", _ratios),
+        History(
+            name="settled_funding",
+            topic="funding_rates",
+            request=_funding_page,
+            parse=_settled,
+            page=timedelta(days=30),
+            reaches_back=timedelta(days=90),
+            declared_delay=timedelta(minutes=1),
+            step=timedelta(hours=8),
+        ),
+    ),
+)

@@ -1,0 +1,95 @@
+"""HTX linear swaps: the public list of liquidations, nothing else.
+
+Belongs here: HTX's endpoint, names and units. Does not: anything about other venues.
+
+Units: `amount` is in coins, `volume` in contracts; `bankrupt_price` in USDT. `position_side` is the side of the
+position, `side` that of the order which closed it. Each event has an id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from liq_pipeline.sources.http import RejectedError, Request, SourceError
+from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.live.base import (
+    Feed,
+    Instrument,
+    InstrumentList,
+    Reading,
+    ShapeError,
+    Source,
+    coin_of,
+    number,
+    of_symbol,
+    time_of_ms,
+)
+
+NAME = "htx"
+# Granted: 800 requests in 10 s per IP for public market data [not confirmed]: ours stay far below.
+REQUESTS = Limit("htx", 50, 10)
+COST = {REQUESTS.scope: 1}
+
+
+def classify(status: int, payload: Any) -> SourceError | None:
+    """The v5 envelope: code 200 is success; the older one: status "ok"."""
+    if status != 200 or not isinstance(payload, dict):
+        return None
+    if payload.get("status") == "error":
+        return RejectedError(NAME, str(payload.get("err_msg", ""))[:100])
+    code = payload.get("code")
+    if code in (None, 200):
+        return None
+    return RejectedError(NAME, f"code {code}: {str(payload.get('message', ''))[:100]}")
+
+
+def _instruments(answers: Sequence[Any]) -> Iterable[Instrument]:
+    for row in answers[0]["data"]:
+        if row["contract_status"] == 1 and row["contract_code"].endswith("-USDT"):
+            symbol, coins = coin_of(row["symbol"])
+            yield Instrument(symbol, row["contract_code"], coins, units_per_contract=number(row["contract_size"]))
+
+
+def _liquidations(payload: Any, reading: Reading) -> None:
+    def row(event: Any) -> None:
+        instrument = reading.instruments.get(event["contract_code"])
+        if instrument is None:
+            return
+        if event["position_side"] not in ("long", "short"):
+            raise ShapeError(f"{event['position_side']!r} is no side of a position")
+        reading.liquidation(
+            instrument,
+            time_of_ms(event["liquidation_time"]),
+            event_id=str(event["id"]),
+            side=event["position_side"],
+            native_price=number(event["bankrupt_price"]),
+            units=number(event["amount"]),
+            is_sample=False,
+            source_topic="liquidation-orders",
+        )
+
+    reading.each(payload["data"], row)
+
+
+SOURCE = Source(
+    name=NAME,
+    rest_url="https://api.hbdm.com",
+    limits=(REQUESTS,),
+    offers=("liquidations",),
+    probe=Request("/v5/market/liquidation-orders", {"contract_code": "BTC-USDT"}, costs=COST),
+    classify=classify,
+    instruments=InstrumentList(
+        (Request("/linear-swap-api/v1/swap_contract_info", {"business_type": "swap"}, costs=COST),), _instruments
+    ),
+    event_feeds=(
+        Feed(
+            "liquidation_orders",
+            ("liquidations",),
+            "market",
+            of_symbol(lambda native: Request("/v5/market/liquidation-orders", {"contract_code": native}, costs=COST)),
+            _liquidations,
+            per_symbol=True,
+        ),
+    ),
+)
