@@ -124,6 +124,13 @@ CREATE TABLE heartbeats (
 );
 COMMENT ON TABLE heartbeats IS 'A feed of events (liquidations, flows) had been read completely up to event_time: this is how an empty hour is told from a silent source.';
 
+-- Archive rows that landed lately, found at once: they warm the look-back (store/lookback.py). Empty for live rows.
+CREATE INDEX prices_archive ON prices (world, landed_at) WHERE origin = 'archive';
+CREATE INDEX funding_rates_archive ON funding_rates (world, landed_at) WHERE origin = 'archive';
+CREATE INDEX open_interest_archive ON open_interest (world, landed_at) WHERE origin = 'archive';
+CREATE INDEX long_short_ratio_archive ON long_short_ratio (world, landed_at) WHERE origin = 'archive';
+CREATE INDEX liquidations_archive ON liquidations (world, landed_at) WHERE origin = 'archive';
+
 CREATE TABLE watermarks (
     world text NOT NULL, topic text NOT NULL, kafka_partition smallint NOT NULL,
     watermark timestamptz NOT NULL,
@@ -133,6 +140,7 @@ COMMENT ON TABLE watermarks IS 'Recorded and simulated worlds: every record with
 
 CREATE TABLE consumer_offsets (
     consumer text NOT NULL, cluster_id text NOT NULL, topic text NOT NULL, kafka_partition smallint NOT NULL,
+    topic_id         text NOT NULL,
     next_offset      bigint NOT NULL,
     landed_total     bigint NOT NULL DEFAULT 0,
     duplicate_total  bigint NOT NULL DEFAULT 0,
@@ -141,6 +149,8 @@ CREATE TABLE consumer_offsets (
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (consumer, cluster_id, topic, kafka_partition)
 );
+COMMENT ON COLUMN consumer_offsets.cluster_id IS 'the Kafka cluster id; with ~2, ~3 ... behind it where a topic was made anew in the same cluster, because its offsets began again';
+COMMENT ON COLUMN consumer_offsets.topic_id IS 'the topic''s own id in its cluster: tells a topic that was deleted and made anew';
 
 CREATE TABLE dead_letters (
     cluster_id text NOT NULL, topic text NOT NULL, kafka_partition smallint NOT NULL, kafka_offset bigint NOT NULL,
@@ -162,7 +172,7 @@ CREATE TABLE row_conflicts (
     row_key jsonb NOT NULL,
     kept jsonb NOT NULL,
     other jsonb NOT NULL,
-    resolution text NOT NULL CHECK (resolution IN ('first_kept', 'archive_replaced')),
+    resolution text NOT NULL CHECK (resolution IN ('first_kept', 'archive_replaced', 'canonical_again')),
     cluster_id text NOT NULL, topic text NOT NULL, kafka_partition smallint NOT NULL, kafka_offset bigint NOT NULL,
     found_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (cluster_id, topic, kafka_partition, kafka_offset)

@@ -18,22 +18,27 @@ from msgspec import Meta
 
 SCHEMA_VERSION = 1
 
+FIRST_YEAR, LAST_YEAR = 2009, 2200
+"""No market of ours is older, and a time past the last year is a unit mix-up (milliseconds taken for seconds)."""
+
 FUTURE_TOLERANCE = timedelta(seconds=60)
 """An event may lie this far ahead of the time it was known: venues' clocks run a little fast (CONTRACTS: worlds)."""
 
 Origin = Literal["live", "archive", "recorded", "simulated"]
 Time = Annotated[datetime, Meta(tz=True)]
-World = Annotated[str, Meta(pattern=r"^(real|simulated/[A-Za-z0-9._-]+|recorded/[A-Za-z0-9._-]+)$", max_length=100)]
-Symbol = Annotated[str, Meta(pattern=r"^[A-Z0-9]{1,20}$")]
-Venue = Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,32}$")]
+World = Annotated[str, Meta(pattern=r"^(real|simulated/[A-Za-z0-9._-]+|recorded/[A-Za-z0-9._-]+)\Z", max_length=100)]
+Symbol = Annotated[str, Meta(pattern=r"^[A-Z0-9]{1,20}\Z")]
+Venue = Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,32}\Z")]
 PriceUsd = Annotated[float, Meta(gt=0, lt=1e9)]
 Usd = Annotated[float, Meta(ge=0, lt=1e14)]
 Quantity = Annotated[float, Meta(gt=0, lt=1e16)]
 QuantityOrZero = Annotated[float, Meta(ge=0, lt=1e16)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Hex32 = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{64}$")]
-ChainHash = Annotated[str, Meta(pattern=r"^(0x)?[0-9a-f]{64}$")]
-ChainAddress = Annotated[str, Meta(min_length=10, max_length=64, pattern=r"^[0-9A-Za-z]+$")]
+Hex32 = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{64}\Z")]
+ChainHash = Annotated[str, Meta(pattern=r"^(0x)?[0-9a-f]{64}\Z")]
+Text = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]+\Z")]
+"""Free text. PostgreSQL cannot hold the character NUL."""
+ChainAddress = Annotated[str, Meta(min_length=10, max_length=64, pattern=r"^[0-9A-Za-z]+\Z")]
 
 ORIGINS_OF_WORLD: dict[str, frozenset[str]] = {
     "real": frozenset({"live", "archive"}),
@@ -48,6 +53,12 @@ class RecordError(ValueError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def check_time(name: str, value: datetime) -> None:
+    """Raise RecordError if the time lies outside the years this system can hold."""
+    if not FIRST_YEAR <= value.year <= LAST_YEAR:
+        raise RecordError("impossible_time", f"{name} {value.isoformat()} is not between {FIRST_YEAR} and {LAST_YEAR}")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,6 +85,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def check(self) -> None:
         """Raise RecordError if the record contradicts itself."""
+        check_time("event_time", self.event_time)
+        check_time("received_at", self.received_at)
+        if self.known_at is not None:
+            check_time("known_at", self.known_at)
         kind = self.world.partition("/")[0]
         if self.origin not in ORIGINS_OF_WORLD[kind]:
             raise RecordError("world_mismatch", f"origin {self.origin} cannot belong to world {self.world}")
@@ -118,6 +133,8 @@ class FundingRate(Record, frozen=True, kw_only=True, omit_defaults=True):
 
     def check(self) -> None:
         super().check()
+        if self.next_funding_time is not None:
+            check_time("next_funding_time", self.next_funding_time)
         # Venues cap one interval at 0.3 to 4 %: past 10 % the number is a percentage or basis points, not a fraction.
         if abs(self.rate) > 0.10:
             raise RecordError("wrong_unit", f"funding rate {self.rate} per {self.interval_hours} h is not a fraction")
@@ -170,13 +187,13 @@ class Liquidation(Record, frozen=True, kw_only=True, omit_defaults=True):
     """One forced close. `liquidated_side` is the side of the POSITION, whatever the venue reports."""
 
     symbol: Symbol
-    event_id: Annotated[str, Meta(min_length=1, max_length=200)]
+    event_id: Text
     liquidated_side: Literal["long", "short"]
     price_usd: PriceUsd
     quantity_base: Quantity
     notional_usd: Annotated[float, Meta(gt=0, lt=1e12)]
     is_sample: bool
-    source_topic: Annotated[str, Meta(min_length=1, max_length=100)]
+    source_topic: Text
 
     def check(self) -> None:
         super().check()
@@ -191,25 +208,28 @@ class StablecoinFlow(Record, frozen=True, kw_only=True, omit_defaults=True):
     is_canonical false.
     """
 
-    chain: Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,20}$")]
+    chain: Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,20}\Z")]
     token: Symbol
     tx_hash: ChainHash
-    log_index: Annotated[int, Meta(ge=0)]
-    block_number: Annotated[int, Meta(ge=0)]
+    log_index: Annotated[int, Meta(ge=0, lt=2**31)]
+    block_number: Annotated[int, Meta(ge=0, lt=2**62)]
     block_hash: ChainHash
     is_canonical: bool = True
     from_address: ChainAddress
     to_address: ChainAddress
     amount: Decimal
-    from_entity: str | None = None
-    to_entity: str | None = None
+    from_entity: Text | None = None
+    to_entity: Text | None = None
     direction: Literal["inflow", "outflow", "internal", "inter_exchange", "mint", "burn", "other"]
-    label_version: Annotated[str, Meta(min_length=1, max_length=100)]
+    label_version: Text
 
     def check(self) -> None:
         super().check()
         if not self.amount.is_finite() or self.amount < 0:
             raise RecordError("impossible_number", f"amount {self.amount} is not a sum of tokens")
+        # A token has at most 18 decimals (a few have 24): more digits are a float's, not a ledger's.
+        if int(self.amount.as_tuple().exponent) < -36:
+            raise RecordError("impossible_number", "amount has more than 36 decimals")
         # All USDT and USDC in the world are under 5e11: a larger amount was not divided by the token's decimals.
         if self.amount > Decimal("1e12"):
             raise RecordError("wrong_unit", f"amount {self.amount} exceeds all tokens there are: decimals not applied?")
@@ -225,6 +245,12 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: Literal[1]
     world: World
     watermark: Time
+
+    def check(self) -> None:
+        """Raise RecordError if no player can have sent it."""
+        check_time("watermark", self.watermark)
+        if self.world == "real":
+            raise RecordError("world_mismatch", "the real world's clock is wall time: it has no watermark")
 
 
 def utc(value: datetime) -> datetime:

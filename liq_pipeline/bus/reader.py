@@ -1,0 +1,168 @@
+"""Reading the in-topics from stated offsets.
+
+Belongs here: assigned partitions, seeking, polling, where each log begins and ends, which cluster this is.
+Does not: what a message means (codec.py), or where landing stands (store/).
+
+No consumer group: the offsets live in the database, in the transaction of the rows they brought. With assign and seek
+there is no rebalance, hence no stalled or doubled member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple, Self
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
+
+from liq_pipeline.bus.topics import IN_TOPICS, wire_name
+from liq_pipeline.errors import LiqError
+
+REQUEST_TIMEOUT_SECONDS: Final = 30.0
+# What one fetch may bring. A message is at most 1 MiB (the broker's default), so memory stays within a few of these.
+_FETCH_MAX_BYTES: Final = 16 * 1024 * 1024
+_PARTITION_FETCH_MAX_BYTES: Final = 2 * 1024 * 1024
+
+
+class ReadError(LiqError):
+    """Kafka cannot be read; one sentence says why and what to do."""
+
+
+class OffsetsGoneError(Exception):
+    """An offset to read from is no longer in its log: look at the logs' bounds again."""
+
+
+class Partition(NamedTuple):
+    """A partition by the contract's topic name."""
+
+    topic: str
+    partition: int
+
+
+class Bounds(NamedTuple):
+    """First offset still in the log, and the offset the next message will get (for committed messages)."""
+
+    begin: int
+    end: int
+
+
+class TopicReader:
+    """Reads the given partitions of the in-topics; all of them by default. One thread at a time."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        topic_prefix: str = "",
+        *,
+        topics: Iterable[str] = IN_TOPICS,
+        partitions: Iterable[int] | None = None,
+        client_id: str = "liq-reader",
+        timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
+    ) -> None:
+        """Connect and assign; reading starts after seek(). Raises ReadError if Kafka or a topic is not there."""
+        self.bootstrap_servers = bootstrap_servers
+        self._timeout_ms = int(timeout_seconds * 1000)
+        names = {wire_name(topic, topic_prefix): topic for topic in topics}
+        wanted = None if partitions is None else frozenset(partitions)
+        self.cluster_id, self.topic_ids, counts = self._describe(names)
+        self.partitions = [
+            Partition(topic, number)
+            for topic, count in counts.items()
+            for number in range(count)
+            if wanted is None or number in wanted
+        ]
+        self._wire = {
+            Partition(topic, number): TopicPartition(name, number)
+            for name, topic in names.items()
+            for number in range(counts[topic])
+        }
+        self._topic_of_wire = names
+        try:
+            self._consumer = KafkaConsumer(
+                bootstrap_servers=bootstrap_servers,
+                client_id=client_id,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="none",  # an offset that is gone is an event to record, never to skip over
+                isolation_level="read_committed",
+                allow_auto_create_topics=False,
+                fetch_max_wait_ms=100,
+                fetch_max_bytes=_FETCH_MAX_BYTES,
+                max_partition_fetch_bytes=_PARTITION_FETCH_MAX_BYTES,
+                request_timeout_ms=self._timeout_ms,
+                bootstrap_timeout_ms=self._timeout_ms,
+            )
+            self._consumer.assign([self._wire[partition] for partition in self.partitions])
+        except KafkaError as error:
+            raise ReadError(f"Kafka at {bootstrap_servers} does not answer: {error}") from error
+
+    def _describe(self, names: Mapping[str, str]) -> tuple[str, dict[str, str], dict[str, int]]:
+        """Cluster id, topic ids and partition counts by the contract's topic names."""
+        try:
+            admin = KafkaAdminClient(
+                bootstrap_servers=self.bootstrap_servers,
+                client_id="liq-reader-metadata",
+                bootstrap_timeout_ms=self._timeout_ms,
+                request_timeout_ms=self._timeout_ms,
+            )
+            try:
+                cluster_id = admin.describe_cluster()["cluster_id"]
+                described = admin.describe_topics(list(names))
+            finally:
+                admin.close()
+        except KafkaError as error:
+            raise ReadError(f"Kafka at {self.bootstrap_servers} does not answer: {error}") from error
+        missing = sorted(topic["name"] for topic in described if topic["error_code"] or not topic["partitions"])
+        if missing:
+            raise ReadError(f"Kafka at {self.bootstrap_servers} has no topic {', '.join(missing)}: run liq topics")
+        ids = {names[topic["name"]]: str(topic["topic_id"]) for topic in described}
+        counts = {names[topic["name"]]: len(topic["partitions"]) for topic in described}
+        return cluster_id, ids, {topic: counts[topic] for topic in names.values()}
+
+    def bounds(self) -> dict[Partition, Bounds]:
+        """Where each partition's log begins and ends now."""
+        wires = [self._wire[partition] for partition in self.partitions]
+        try:
+            begin = self._consumer.beginning_offsets(wires, timeout_ms=self._timeout_ms)
+            end = self._consumer.end_offsets(wires, timeout_ms=self._timeout_ms)
+        except KafkaError as error:
+            raise ReadError(f"Kafka at {self.bootstrap_servers} does not tell its offsets: {error}") from error
+        return {p: Bounds(begin[self._wire[p]], end[self._wire[p]]) for p in self.partitions}
+
+    def seek(self, offsets: Mapping[Partition, int]) -> None:
+        """Read on from these offsets; what was fetched ahead is dropped."""
+        for partition, offset in offsets.items():
+            self._consumer.seek(self._wire[partition], offset)
+
+    def position(self, partition: Partition) -> int:
+        """The offset that poll() will bring next."""
+        return int(self._consumer.position(self._wire[partition], timeout_ms=self._timeout_ms))
+
+    def poll(self, max_records: int, timeout_seconds: float) -> dict[Partition, list[Any]]:
+        """Up to max_records messages in offset order per partition; empty if none came in time.
+
+        The messages are kafka-python's ConsumerRecords, not copied into Message: at landing speed the copy shows.
+        Raises OffsetsGoneError if a position fell out of its log, ReadError if Kafka cannot be read.
+        """
+        try:
+            polled = self._consumer.poll(timeout_ms=int(timeout_seconds * 1000), max_records=max_records)
+        except (OffsetOutOfRangeError, LogTruncationError) as error:
+            raise OffsetsGoneError(str(error)) from error
+        except KafkaError as error:
+            raise ReadError(f"Kafka at {self.bootstrap_servers} cannot be read: {error}") from error
+        return {
+            Partition(self._topic_of_wire[wire.topic], wire.partition): records
+            for wire, records in polled.items()
+            if records
+        }
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._consumer.close(autocommit=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
