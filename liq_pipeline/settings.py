@@ -97,9 +97,8 @@ class SourceSettings(BaseSettings):
     """A polling round ends after this long, whatever has answered by then."""
     request_seconds: Annotated[float, Field(gt=0)] = 2.0
     """The longest one request may take, from sending to the last byte."""
-    """Requests of one polling round that may be under way at once."""
     requests_at_once_per_source: Annotated[int, Field(gt=0)] = 12
-    """The same for one source."""
+    """Requests to one source that may be under way at once."""
     market_seconds: Annotated[float, Field(gt=0)] = 10.0
     """Cadence of venue mark prices and open interest."""
     funding_seconds: Annotated[float, Field(gt=0)] = 60.0
@@ -218,6 +217,10 @@ class Settings(BaseSettings):
     """Seed of the simulated market; unset, the date of the first start."""
     retention_days: int | None = None
     """Drop raw data, scores, signals and alerts older than this; unset: keep them for ever."""
+    dagster_live_run_hours: Annotated[int, Field(gt=0)] = 6
+    """How long Dagster keeps a successful live run with its events; some 10,000 a day would be 400,000 event rows."""
+    dagster_run_days: Annotated[int, Field(gt=0)] = 30
+    """How long Dagster keeps every other run."""
 
     sources: SourceSettings = Field(default_factory=SourceSettings)
     risk: RiskSettings = Field(default_factory=RiskSettings)
