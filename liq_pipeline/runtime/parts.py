@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import requests
 
@@ -18,6 +19,8 @@ from liq_pipeline.runtime.endpoints import EffectiveMode, Endpoints
 from liq_pipeline.runtime.home import SUPERVISED_HOME, Home
 from liq_pipeline.runtime.service import Program
 from liq_pipeline.runtime.supervisor import DAGSTER_RANK, PLAYER_RANK, RUNS_RANK, SENSORS_RANK, Part
+
+DEFINITIONS: Final = "liq_pipeline.definitions"
 
 # Read before numpy is imported. Many small processes on few cores: a thread pool in each would only compete.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -88,7 +91,7 @@ def dagster_parts(home: Home, child_environment: Mapping[str, str], ports: Mappi
             program(
                 "Dagster's code server",
                 "code-server",
-                *("dagster", "api", "grpc", "-m", "liq_pipeline.definitions", "--location-name", "liq_pipeline"),
+                *("dagster", "api", "grpc", "-m", DEFINITIONS, "--location-name", "liq_pipeline"),
                 *("-h", "127.0.0.1", "-p", str(code_server), "--log-level", "warning"),
                 ready=lambda: _accepts(code_server),
             ),

