@@ -25,10 +25,13 @@ from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
 from liq_pipeline.settings import Settings, get_settings
 from liq_pipeline.store.migrations import migrate
+from liq_pipeline_tests.timescale_packages import BIN, TimescaleUnavailableError, timescale_root
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _SHARED_DATA = Path(os.environ.get("LIQ_SHARED_DATA") or REPOSITORY.parent / "shared" / "data")
 _FOREIGN = ("COINGECKO_API_KEY", "ETHERSCAN_API_KEY", "DAGSTER_HOME")
+# Nothing of a test must survive a power cut, so its commits need not wait for the disk.
+_RELAXED = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 
 
 @pytest.fixture(autouse=True)
@@ -63,9 +66,7 @@ def new_home() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres_server(server_home: Path) -> Iterator[EmbeddedPostgres]:
     """A running embedded PostgreSQL. Not for stopping."""
-    # Nothing of a test must survive a power cut, so its commits need not wait for the disk.
-    relaxed = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
-    server = EmbeddedPostgres(server_home, free_port(), settings=relaxed)
+    server = EmbeddedPostgres(server_home, free_port(), settings=_RELAXED)
     server.start()
     yield server
     server.stop()
@@ -120,6 +121,38 @@ def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
     name = _create_database(postgres_server, "template1")
     yield postgres_server.url(name)
     _drop_database(postgres_server, name)
+
+
+@pytest.fixture(scope="session")
+def timescale_server(server_home: Path) -> Iterator[EmbeddedPostgres]:
+    """A running TimescaleDB, Apache edition. Not for stopping. Skips, with the reason, where it cannot be had."""
+    try:
+        root = timescale_root()
+    except TimescaleUnavailableError as reason:
+        pytest.skip(str(reason))
+    home = server_home / "timescale"
+    home.mkdir(mode=0o711)
+    if os.geteuid() == 0:
+        # The cache lies in root's own home, where the server's user may not look.
+        root = Path(shutil.copytree(root, home / "root", symlinks=True))
+    preloaded = {
+        **_RELAXED,
+        "shared_preload_libraries": "timescaledb",
+        "timescaledb.telemetry_level": "off",
+        "max_worker_processes": "32",  # each database with the extension keeps a scheduler
+    }
+    server = EmbeddedPostgres(home, free_port(), binaries=root / BIN, settings=preloaded)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def timescale_url(timescale_server: EmbeddedPostgres) -> Iterator[str]:
+    """A fresh, empty database on a TimescaleDB server of the Apache edition, dropped after the test."""
+    name = _create_database(timescale_server, "template1")
+    yield timescale_server.url(name)
+    _drop_database(timescale_server, name)
 
 
 @pytest.fixture(scope="session")

@@ -41,3 +41,13 @@ def test_a_prefix_comes_with_its_eight_topics(kafka_server: str, topic_prefix: s
 
 def test_settings_do_not_come_from_the_person_running_the_tests(settings: Callable[..., Settings]) -> None:
     assert settings().database_url is None
+
+
+def test_the_timescale_server_is_the_real_thing_in_its_apache_edition(timescale_url: str) -> None:
+    with psycopg.connect(timescale_url, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+        assert connection.execute("SHOW timescaledb.license").fetchone() == ("apache",)
+        connection.execute("CREATE TABLE points (time timestamptz NOT NULL, x integer)")
+        connection.execute("SELECT create_hypertable('points', 'time')")
+        connection.execute("INSERT INTO points VALUES (now(), 1)")
+        assert connection.execute("SELECT count(*) FROM points").fetchone() == (1,)
