@@ -157,14 +157,10 @@ def land() -> None:
 
     settings = _settings()
     endpoints = _endpoints(settings)
-    stop = _stop_event()
     with Lander(
         endpoints.database_url, endpoints.kafka_bootstrap_servers, topic_prefix=settings.kafka_topic_prefix
     ) as lander:
-        while not stop.is_set():
-            result = lander.land_batch()
-            if result.messages_read == 0:
-                stop.wait(0.2)
+        lander.run(_stop_event())
 
 
 @app.command()
@@ -397,52 +393,50 @@ def alerts_test() -> None:
 
 
 @dead_letters_app.command("list")
-def dead_letters_list(limit: Annotated[int, typer.Option(min=1)] = 50, as_json: JsonOption = False) -> None:
-    """What did not fit, newest first, with its place and reason."""
+def dead_letters_list(
+    topic: Annotated[str | None, typer.Option(help="Only this topic.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only this reason code, e.g. wrong_unit.")] = None,
+    limit: Annotated[int, typer.Option(min=1)] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """What did not fit and was not sent again, newest first, with its place and reason."""
+    import dataclasses
+
     from liq_pipeline.store.connection import connect
-    from liq_pipeline.store.dead_letters import list_dead_letters
+    from liq_pipeline.store.dead_letters import list_letters
 
     with connect(_endpoints(_settings()).database_url, application_name="liq dead-letters") as connection:
-        rows = list_dead_letters(connection, limit=limit)
+        letters = list_letters(connection, topic=topic, reason_code=reason, limit=limit)
     if as_json:
-        for row in rows:
-            sys.stdout.write(json.dumps(row, default=_json_default) + "\n")
+        for letter in letters:
+            sys.stdout.write(json.dumps(dataclasses.asdict(letter), default=_json_default) + "\n")
         return
-    table = Table("topic", "partition", "offset", "reason", "in words", header_style="bold")
-    for row in rows:
-        table.add_row(
-            row["topic"],
-            str(row["kafka_partition"]),
-            str(row["kafka_offset"]),
-            row["reason_code"],
-            row["reason"],
-        )
-    out.print(table if rows else "No dead letters.")
+    table = Table("place", "reason", "in words", header_style="bold")
+    for letter in letters:
+        table.add_row(letter.place, letter.reason_code, letter.reason)
+    out.print(table if letters else "No dead letters.")
 
 
 @dead_letters_app.command("resubmit")
 def dead_letters_resubmit(
-    topic: Annotated[str, typer.Argument(help="The topic they came from.")],
-    partition: Annotated[int, typer.Argument(min=0)],
-    offset: Annotated[int, typer.Argument(min=0)],
+    topic: Annotated[str | None, typer.Option(help="Only this topic.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only this reason code.")] = None,
+    limit: Annotated[int, typer.Option(min=1)] = 1000,
 ) -> None:
-    """Send one of them into its topic again, after its cause was mended."""
+    """Send them into their topics again, after the cause was mended."""
+    from liq_pipeline.bus.producer import RecordProducer
     from liq_pipeline.store.connection import connect
     from liq_pipeline.store.dead_letters import resubmit
 
     settings = _settings()
     endpoints = _endpoints(settings)
-    with connect(endpoints.database_url, application_name="liq dead-letters") as connection:
-        resubmit(
-            connection,
-            endpoints.kafka_bootstrap_servers,
-            settings.kafka_topic_prefix,
-            topic=topic,
-            partition=partition,
-            offset=offset,
-        )
-        connection.commit()
-    out.print(f"{topic} partition {partition} offset {offset} was sent again.")
+    producer = RecordProducer(endpoints.kafka_bootstrap_servers, settings.kafka_topic_prefix)
+    try:
+        with connect(endpoints.database_url, application_name="liq dead-letters") as connection:
+            sent = resubmit(connection, producer, topic=topic, reason_code=reason, limit=limit)
+    finally:
+        producer.close()
+    out.print(f"{sent} messages were sent again.")
 
 
 def main() -> None:
