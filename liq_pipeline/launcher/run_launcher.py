@@ -90,6 +90,14 @@ class WarmRunLauncher(DefaultRunLauncher):
         )
         self._run_ids.add(run.run_id)
 
+    def is_warm(self) -> bool:
+        """Whether the zygote answers now."""
+        try:
+            protocol.ask(self._socket_path, {"do": "ping"}, EXPIRY_MARGIN_SECONDS)
+        except (protocol.ZygoteUnreachableError, protocol.ZygoteFailedError):
+            return False
+        return True
+
     def _is_ours(self, run: DagsterRun) -> bool:
         origin = run.job_code_origin
         if origin is None:

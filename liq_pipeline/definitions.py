@@ -1,0 +1,39 @@
+"""The one Definitions object: everything that Dagster shows, runs, watches.
+
+Belongs here: putting it together. Does not: any asset, job or sensor itself (defs/). Importing this must stay quick:
+the code server, the zygote and every cold run pay for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dagster import Definitions, in_process_executor
+
+from liq_pipeline.defs import lineage
+from liq_pipeline.defs.alerts import alert_delivery
+from liq_pipeline.defs.checks import checks_job, thorough_checks
+from liq_pipeline.defs.ingest import live_ingest
+from liq_pipeline.defs.live import live_tick, tick_job
+from liq_pipeline.defs.maintenance import live_maintenance
+from liq_pipeline.defs.resources import services_in_force
+from liq_pipeline.defs.schedules import SCHEDULES
+from liq_pipeline.defs.sensors import SENSORS
+
+
+def build_definitions(*, resources: Mapping[str, Any] | None = None) -> Definitions:
+    """All definitions. resources: replacements by name, for tests."""
+    return Definitions(
+        assets=[*lineage.source_specs(), *lineage.topic_specs(), live_tick, *lineage.outside_specs()],
+        asset_checks=[thorough_checks],
+        jobs=[tick_job, live_ingest, alert_delivery, checks_job, live_maintenance],
+        schedules=SCHEDULES,
+        sensors=SENSORS,
+        # Runs that a person starts from the asset graph, too: a process per step would only cost.
+        executor=in_process_executor,
+        resources={"services": services_in_force, **(resources or {})},
+    )
+
+
+defs = build_definitions()

@@ -1,0 +1,204 @@
+"""Whether a tick is due now, computed from the tables; the Kafka log is only asked how far a played world has come.
+
+Belongs here: the question that the tick sensor asks, as plain functions. Does not: ticking (pipeline/tick.py decides
+for itself which points are due) or Dagster. A wrong answer costs a run that finds nothing to do, or a few seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, LiteralString
+
+import psycopg
+
+from liq_pipeline.bus.codec import DecodeError, decode
+from liq_pipeline.bus.reader import OffsetsGoneError, Partition, ReadError, TopicReader
+from liq_pipeline.domain.records import Watermark
+from liq_pipeline.domain.worlds import World
+from liq_pipeline.pipeline.tick import due_points
+from liq_pipeline.store import worlds
+
+DEADLINE_SECONDS: Final = 2.0
+"""No question to Kafka or the database may hold the sensor up longer than this."""
+POLL_SECONDS: Final = 0.25
+# A watermark goes into every partition of every in-topic; this one carries the fewest other messages.
+_PEEK: Final = Partition("long_short_ratio", 0)
+_PEEK_MESSAGES: Final = 50
+
+
+@dataclass(frozen=True)
+class Due:
+    """is_due: request a run. reason: for people."""
+
+    is_due: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Look:
+    due: Due
+    next_in_seconds: float | None
+    """When a real world's next point comes; None where only looking again can tell."""
+
+
+class BusClock:
+    """The newest watermark in Kafka, ahead of what has landed. Connects when first asked, and anew after an error."""
+
+    def __init__(self, bootstrap_servers: str, topic_prefix: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._topic_prefix = topic_prefix
+        self._reader: TopicReader | None = None
+
+    def read(self, world: str) -> tuple[datetime | None, int | None]:
+        """(newest watermark of the world among the newest messages, end offset of the partition that was read).
+
+        Nones if Kafka does not answer in time.
+        """
+        try:
+            return self._read(world)
+        except (ReadError, OffsetsGoneError):
+            self.close()
+            return None, None
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._reader is not None:
+            with contextlib.suppress(Exception):
+                self._reader.close()
+            self._reader = None
+
+    def _read(self, world: str) -> tuple[datetime | None, int | None]:
+        if self._reader is None:
+            self._reader = TopicReader(
+                self._bootstrap_servers,
+                self._topic_prefix,
+                topics=[_PEEK.topic],
+                partitions=[_PEEK.partition],
+                client_id="liq-tick-sensor",
+                timeout_seconds=DEADLINE_SECONDS,
+            )
+        bounds = self._reader.bounds()[_PEEK]
+        self._reader.seek({_PEEK: max(bounds.begin, bounds.end - _PEEK_MESSAGES)})
+        newest: datetime | None = None
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while self._reader.position(_PEEK) < bounds.end and time.monotonic() < deadline:
+            for message in self._reader.poll(_PEEK_MESSAGES, POLL_SECONDS).get(_PEEK, []):
+                # What cannot be decoded is landing's business.
+                with contextlib.suppress(DecodeError):
+                    mark = decode(_PEEK.topic, message.value, message.headers, None)
+                    if isinstance(mark, Watermark) and mark.world == world:
+                        newest = mark.watermark if newest is None else max(newest, mark.watermark)
+        return newest, bounds.end
+
+
+def wait_for_due(
+    conn: psycopg.Connection[Any],
+    bus_clock: BusClock,
+    in_flight: Callable[[], bool],
+    patience_seconds: float,
+    wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Due:
+    """Whether a tick is due, waiting up to patience_seconds for one to become due.
+
+    The sensor loop wakes every 5 s and a grid point may come right after; waiting here lets the run start at the
+    point itself and not up to 5 s later. in_flight: whether a tick is being run; none is due while one is.
+    """
+    deadline = time.monotonic() + patience_seconds
+    conn.execute(f"SET statement_timeout = {int(DEADLINE_SECONDS * 1000)}")
+    conn.commit()
+    while True:
+        if in_flight():
+            look = _Look(Due(is_due=False, reason="A tick is being run."), None)
+        else:
+            look = _look(conn, bus_clock, wall_clock())
+            conn.rollback()
+            if look.due.is_due:
+                return look.due
+        left = deadline - time.monotonic()
+        if left <= 0 or (look.next_in_seconds is not None and look.next_in_seconds > left):
+            return look.due
+        time.sleep(min(left, look.next_in_seconds or POLL_SECONDS))
+
+
+def _look(conn: psycopg.Connection[Any], bus_clock: BusClock, wall_now: datetime) -> _Look:
+    world = worlds.active(conn)
+    if world is None:
+        return _Look(Due(is_due=False, reason="No world is active yet."), None)
+    last = _last_ticks(conn, world)
+    if world.is_real:
+        now: datetime | None = wall_now
+    else:
+        landed = worlds.clock(conn, world, wall_now)
+        on_bus, end = bus_clock.read(world.name)
+        now = max((t for t in (landed, on_bus) if t is not None), default=None)
+        if on_bus is None and end is not None and end > _next_offset(conn):
+            return _Look(Due(is_due=True, reason="Records wait in Kafka to be landed."), None)
+    if now is None:
+        return _Look(Due(is_due=False, reason=f"World {world.name} has no clock yet."), None)
+    steps = {"market": world.market_step_seconds, "flows": world.flows_step_seconds}
+    counts = {stream: due_points(world, step, last.get(stream), now).points.size for stream, step in steps.items()}
+    if any(counts.values()):
+        told = " and ".join(f"{count} of {stream}" for stream, count in counts.items() if count)
+        return _Look(Due(is_due=True, reason=f"Points due in world {world.name}: {told}."), None)
+    if not world.is_real:
+        return _Look(Due(is_due=False, reason=f"World {world.name} stands at {now:%H:%M:%S}: nothing is due."), None)
+    following = min(floor_to(now, step) + timedelta(seconds=step) for step in steps.values())
+    reason = f"The next point is {following:%H:%M:%S}."
+    return _Look(Due(is_due=False, reason=reason), (following - now).total_seconds())
+
+
+def floor_to(moment: datetime, step_seconds: int) -> datetime:
+    """The last point of the UTC grid at or before the moment."""
+    seconds = int(moment.timestamp())
+    return datetime.fromtimestamp(seconds - seconds % step_seconds, UTC)
+
+
+def _last_ticks(conn: psycopg.Connection[Any], world: World) -> dict[str, datetime]:
+    rows = conn.execute(
+        "SELECT stream, (SELECT max(time) FROM ticks WHERE world = %(world)s AND stream = s.stream)"
+        " FROM (VALUES ('market'), ('flows')) AS s (stream)",
+        {"world": world.name},
+    ).fetchall()
+    return {stream: newest for stream, newest in rows if newest is not None}
+
+
+def _next_offset(conn: psycopg.Connection[Any]) -> int:
+    row = conn.execute(
+        "SELECT next_offset FROM consumer_offsets WHERE consumer = 'landing' AND topic = %s AND kafka_partition = %s"
+        " ORDER BY updated_at DESC LIMIT 1",
+        [_PEEK.topic, _PEEK.partition],
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def outbox_due(conn: psycopg.Connection[Any], now: datetime) -> bool:
+    """Whether any message in the outbox is due."""
+    return _exists(conn, "SELECT 1 FROM outbox WHERE state = 'due' AND due_at <= %s LIMIT 1", now)
+
+
+def messages_to_people_due(conn: psycopg.Connection[Any], now: datetime) -> bool:
+    """Whether any of them is for people."""
+    return _exists(
+        conn, "SELECT 1 FROM outbox WHERE state = 'due' AND topic = 'channels' AND due_at <= %s LIMIT 1", now
+    )
+
+
+def _exists(conn: psycopg.Connection[Any], query: LiteralString, now: datetime) -> bool:
+    return conn.execute(query, [now]).fetchone() is not None
+
+
+def poll_slot(now: datetime, cadence_seconds: float, lead_seconds: float) -> int:
+    """The number of the polling round that belongs to this moment.
+
+    Rounds begin lead_seconds before the points of the cadence's grid, so that answers are there at the points.
+    """
+    return int((now.timestamp() + lead_seconds) // cadence_seconds)
+
+
+def seconds_to_next_slot(now: datetime, cadence_seconds: float, lead_seconds: float) -> float:
+    """How long until the next round begins."""
+    return float(cadence_seconds - (now.timestamp() + lead_seconds) % cadence_seconds)

@@ -1,0 +1,52 @@
+"""Housekeeping, so that an installation can be left alone for months.
+
+Belongs here: the job and its steps. Does not: what is deleted (pruning.py, store/retention.py, alerting/outbox.py).
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from dagster import In, Nothing, OpExecutionContext, ResourceParam, in_process_executor, job, op
+
+from liq_pipeline.alerting.outbox import prune_outbox
+from liq_pipeline.defs import keys
+from liq_pipeline.defs.pruning import prune_runs
+from liq_pipeline.defs.resources import Services
+from liq_pipeline.store import retention
+
+DELIVERED_FOR: Final = timedelta(days=1)
+"""What was sent stays in alert_deliveries and, for a week, in Kafka; in the outbox it only shows that it went."""
+
+
+@op
+def prune_dagster(context: OpExecutionContext, services: ResourceParam[Services]) -> None:
+    """Delete runs that have had their time from Dagster's storage, with their events, checks and output."""
+    now = datetime.now(UTC)
+    pruned = prune_runs(
+        context.instance,
+        live_before=now - timedelta(hours=services.settings.dagster_live_run_hours),
+        others_before=now - timedelta(days=services.settings.dagster_run_days),
+    )
+    context.add_output_metadata({"runs_deleted": pruned.runs, "events_deleted": pruned.events})
+
+
+@op(ins={"after": In(Nothing)})
+def prune_tables(context: OpExecutionContext, services: ResourceParam[Services]) -> None:
+    """Delete published outbox rows and, if LIQ_RETENTION_DAYS is set, time series past it."""
+    now = datetime.now(UTC)
+    with services.connect("dagster maintenance") as connection:
+        outbox = prune_outbox(connection, now - DELIVERED_FOR)
+        connection.commit()
+        history = retention.prune_history(connection, now, services.settings.retention_days)
+    context.add_output_metadata({"outbox_rows_deleted": outbox, **{f"{k}_deleted": v for k, v in history.items()}})
+
+
+@job(
+    executor_def=in_process_executor,
+    tags={keys.STREAM_TAG: "maintenance", keys.MAX_RUNTIME_TAG: "1800"},
+    description="Deletes what has had its time: Dagster's runs and events, published messages, time series past "
+    "LIQ_RETENTION_DAYS.",
+)
+def live_maintenance() -> None:
+    """Dagster's storage first: it grows fastest."""
+    prune_tables(prune_dagster())

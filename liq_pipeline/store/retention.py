@@ -1,0 +1,43 @@
+"""Deleting what has had its time.
+
+Belongs here: which time series may go, and when. Does not: the outbox (alerting/outbox.py) or Dagster's runs and
+events (defs/pruning.py).
+Raw data, scores, signals and alerts are kept for ever unless LIQ_RETENTION_DAYS is set; alerts and their deliveries
+are kept even then, because they are what somebody was told.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+from liq_pipeline.store import editions
+
+BATCH_ROWS: Final = 50_000
+"""Short transactions: nothing that lands or scores waits for a large DELETE."""
+
+
+def prune_history(conn: psycopg.Connection[Any], now: datetime, retention_days: int | None) -> dict[str, int]:
+    """Delete time-series rows older than retention_days, by table; nothing if it is None. Commits as it goes.
+
+    now: the wall clock. Rows of every world are judged by it, so a recorded day from long ago is not kept for ever.
+    """
+    if retention_days is None:
+        return {}
+    before = now - timedelta(days=retention_days)
+    deleted = {}
+    for table in editions.HYPERTABLES:
+        statement = sql.SQL(
+            "DELETE FROM {table} WHERE ctid IN (SELECT ctid FROM {table} WHERE {time} < %(before)s LIMIT %(batch)s)"
+        ).format(table=sql.Identifier(table.table), time=sql.Identifier(table.time_column))
+        deleted[table.table] = 0
+        while True:
+            count = conn.execute(statement, {"before": before, "batch": BATCH_ROWS}).rowcount
+            conn.commit()
+            deleted[table.table] += count
+            if count < BATCH_ROWS:
+                break
+    return deleted
