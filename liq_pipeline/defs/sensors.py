@@ -22,7 +22,7 @@ from dagster import (
 )
 from dagster._core.storage.dagster_run import RunsFilter
 
-from liq_pipeline.defs import due, keys
+from liq_pipeline.defs import due
 from liq_pipeline.defs.alerts import alert_delivery
 from liq_pipeline.defs.ingest import live_ingest
 from liq_pipeline.defs.live import tick_job
