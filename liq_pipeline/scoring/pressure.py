@@ -12,7 +12,6 @@ that one window in twenty reaches; LIQ_PRESSURE_SCALE_USD states one instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -40,17 +39,15 @@ class PressureArrays:
     scale_cents: Floats
 
 
-def direction_of(from_address: str, to_address: str, entity_of: Mapping[str, str]) -> Direction:
-    """What a transfer is, given whose addresses are known (lower-case address -> exchange).
+def direction_of(from_entity: str | None, to_entity: str | None, *, is_mint: bool, is_burn: bool) -> Direction:
+    """What a transfer is, given which exchange (None: not known to be one) stands at each end.
 
-    A mint comes from the zero address and a burn goes there, whoever stands at the other end.
+    is_mint, is_burn: it comes from, or goes to, the zero address; that decides, whoever stands at the other end.
     """
-    sender, receiver = from_address.lower(), to_address.lower()
-    if sender == ZERO_ADDRESS:
+    if is_mint:
         return "mint"
-    if receiver == ZERO_ADDRESS:
+    if is_burn:
         return "burn"
-    from_entity, to_entity = entity_of.get(sender), entity_of.get(receiver)
     if from_entity is None and to_entity is None:
         return "other"
     if from_entity is None:

@@ -1,0 +1,121 @@
+"""Scoring a batch of points from the store: inputs in, results out.
+
+Belongs here: what the live tick and a re-score have in common. Does not: which points are due (tick.py, rescore.py),
+formulas (scoring/), queries (store/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import psycopg
+
+from liq_pipeline.scoring import features
+from liq_pipeline.scoring.assemble import Scored, point_results, pressure_results
+from liq_pipeline.scoring.bars import MICROSECONDS, STEP_SECONDS, BarArrays, Floats, Integers, Points
+from liq_pipeline.scoring.model import ProbabilityModel
+from liq_pipeline.scoring.pressure import pressure_arrays, scale_of
+from liq_pipeline.scoring.references import DAY_SECONDS, References, needed_observations
+from liq_pipeline.scoring.results import PointResult, PressureResult
+from liq_pipeline.scoring.risk import risk_arrays
+from liq_pipeline.settings import Settings
+from liq_pipeline.store import lookback
+from liq_pipeline.store.inputs import Cut, Scope, current_values, flow_sources_fresh, flow_sums
+
+Connection = psycopg.Connection[Any]
+
+
+class Lookback(Protocol):
+    """Where bars and references come from."""
+
+    def market(self, times_seconds: Integers, hours: int) -> tuple[BarArrays, References]:
+        """Bars that reach at least `hours` back from the first point, and the references of the points' days."""
+        ...
+
+    def flows(self, days: Integers, last_seconds: int) -> list[tuple[int, Floats]]:
+        """(observations, order statistics of |net| in cents) of each day."""
+        ...
+
+
+@dataclass(frozen=True)
+class KeptLookback:
+    """What ticks have built and kept, as the newest point scored may see it."""
+
+    conn: Connection
+    scope: Scope
+    settings: Settings
+
+    def market(self, times_seconds: Integers, hours: int) -> tuple[BarArrays, References]:
+        """Bars and references from feature_bars and feature_references."""
+        first = int(times_seconds[0]) // STEP_SECONDS * STEP_SECONDS - hours * 3600
+        last = int(times_seconds[-1]) // STEP_SECONDS * STEP_SECONDS
+        built_by = int(times_seconds[-1])
+        bars = lookback.market_bars(self.conn, self.scope, first, last, built_by)
+        days = np.unique(times_seconds // DAY_SECONDS)
+        return bars, lookback.market_references(self.conn, self.scope, days, built_by, self.settings.risk)
+
+    def flows(self, days: Integers, last_seconds: int) -> list[tuple[int, Floats]]:
+        """From feature_references."""
+        return lookback.flow_references(self.conn, self.scope, days, last_seconds)
+
+
+def score_flows(
+    conn: Connection,
+    scope: Scope,
+    times_seconds: Integers,
+    settings: Settings,
+    source: Lookback,
+    cut: Cut | None = None,
+) -> list[PressureResult]:
+    """The stablecoin pressure at each point (ascending)."""
+    times_us = times_seconds * MICROSECONDS
+    window = settings.pressure.window_minutes
+    fresh, ages = flow_sources_fresh(conn, scope, times_us, cut=cut)
+    inflow = outflow = np.zeros(times_us.size, dtype=np.int64)
+    if fresh.any():
+        inflow, outflow = flow_sums(conn, scope, times_us, window, cut=cut)
+    needed = needed_observations(settings.risk.min_lookback_hours, STEP_SECONDS)
+    days, day_of_point = np.unique(times_seconds // DAY_SECONDS, return_inverse=True)
+    known = source.flows(days, int(times_seconds[-1])) if scope.flow_venues else [(0, np.empty(0))] * days.size
+    observations = np.array([count for count, _ in known], dtype=np.int64)[day_of_point]
+    if settings.pressure.scale_usd is None:
+        scales = np.array([scale_of(q) if count >= needed else np.nan for count, q in known])
+    else:
+        scales = np.full(days.size, settings.pressure.scale_usd * 100.0)
+    arrays = pressure_arrays(inflow, outflow, fresh, scales[day_of_point], settings.pressure.sign)
+    return pressure_results(
+        arrays, times_seconds, scope.flow_venues, ages, observations, needed, window, settings.risk.min_lookback_hours
+    )
+
+
+def score_market(
+    conn: Connection,
+    scope: Scope,
+    times_seconds: Integers,
+    settings: Settings,
+    source: Lookback,
+    pressures: Sequence[PressureResult],
+    model: ProbabilityModel | None,
+    cut: Cut | None = None,
+) -> list[PointResult]:
+    """Risks and signals of every symbol at each point (ascending). pressures: ascending, reaching 60 s further back."""
+    hours = max(features.LOOKBACK_HOURS, model.lookback_hours if model is not None else 0)
+    bars, references = source.market(times_seconds, hours)
+    current = current_values(conn, scope, times_seconds * MICROSECONDS, cut)
+    points = Points(times_seconds, bars.index_at(times_seconds), current.now)
+    risk = risk_arrays(bars, points, references, scope.expected, settings.risk.min_coverage)
+    scored = Scored(
+        symbols=scope.symbols,
+        venues=scope.venues,
+        points=points,
+        references=references,
+        expected=scope.expected,
+        age_seconds=current.age_seconds,
+        risk=risk,
+        probabilities=None if model is None else model.predict(bars, points, risk),
+        model_id=None if model is None else model.model_id,
+    )
+    return point_results(scored, pressures, settings.risk, settings.severity)

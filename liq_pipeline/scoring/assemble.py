@@ -1,0 +1,308 @@
+"""From arrays to the results that are stored, each with the inputs and the words that explain it.
+
+Belongs here: RiskResult, PressureResult and SignalResult out of RiskArrays and PressureArrays; notes. Does not: numbers
+(risk.py, pressure.py), storing them (store/scores.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from liq_pipeline.scoring import features as f
+from liq_pipeline.scoring.bars import Booleans, Floats, Integers, Points
+from liq_pipeline.scoring.model import Probabilities
+from liq_pipeline.scoring.pressure import PressureArrays
+from liq_pipeline.scoring.references import References
+from liq_pipeline.scoring.results import PointResult, PressureResult, RiskResult, SignalResult
+from liq_pipeline.scoring.risk import COMPONENTS, LONG, SHORT, TOPIC, RiskArrays, venue_mean
+from liq_pipeline.scoring.severity import FLOW_SIDE_BLIND, severity_of
+from liq_pipeline.settings import RiskSettings, SeveritySettings
+
+PRESSURE_MAX_AGE: Final = timedelta(seconds=60)
+"""A signal uses the newest pressure at or before its time that is at most this old."""
+HOURS_PER_DAY: Final = 24
+
+WORDS: Final = {
+    "funding": "funding",
+    "open_interest": "open interest",
+    "long_short": "long/short",
+    "liquidation": "liquidations",
+}
+_FEATURES: Final = {
+    "funding": (f.FUNDING,),
+    "open_interest": (f.OPEN_INTEREST, *f.OPEN_INTEREST_CHANGE.values()),
+    "long_short": (f.LONG_SHARE,),
+    "liquidation": (f.LONG_LIQUIDATED, f.SHORT_LIQUIDATED),
+}
+_AGE_OF: Final = {
+    "funding": "funding_rate_per_8h",
+    "open_interest": "open_interest_base",
+    "long_short": "long_share",
+    "liquidation": "liquidated_cents_1h",
+}
+
+VenueState = Literal["counted", "silent", "warming", "no look-back"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All that is known of one batch of market points."""
+
+    symbols: tuple[str, ...]
+    venues: tuple[str, ...]
+    points: Points
+    references: References
+    expected: Mapping[str, Booleans]
+    age_seconds: Mapping[str, Floats]
+    """field -> (symbols, venues, points), NaN = not fresh"""
+    risk: RiskArrays
+    probabilities: Probabilities | None = None
+    model_id: str | None = None
+
+
+def point_results(
+    scored: Scored, pressures: Sequence[PressureResult], risk: RiskSettings, severity: SeveritySettings
+) -> list[PointResult]:
+    """One PointResult per point, in order. pressures: ascending by time, reaching back PRESSURE_MAX_AGE."""
+    times = [datetime.fromtimestamp(int(second), tz=UTC) for second in scored.points.time_seconds]
+    newest = pressure_at(times, pressures)
+    observations = _observations(scored)
+    volatility = venue_mean(scored.risk.percentiles[f.VOLATILITY])
+    results = []
+    for p, time in enumerate(times):
+        risks, signals = {}, {}
+        for s, symbol in enumerate(scored.symbols):
+            risks[symbol], notes = _risk_result(scored, observations, s, p, time, risk)
+            signals[symbol] = _signal_result(scored, risks[symbol], newest[p], notes, severity, s, p, volatility)
+        results.append(PointResult(time=time, risks=risks, signals=signals, pressure=newest[p]))
+    return results
+
+
+def pressure_results(
+    arrays: PressureArrays,
+    times_seconds: Integers,
+    venues: tuple[str, ...],
+    age_seconds: Floats,
+    observations: Integers,
+    needed: int,
+    window_minutes: int,
+    min_lookback_hours: int,
+) -> list[PressureResult]:
+    """One PressureResult per point. age_seconds: (venues, points); observations: (points,) of the scale's look-back."""
+    results = []
+    for p, second in enumerate(times_seconds):
+        is_read = bool(arrays.share[p] > 0)
+        ages = {venue: _rounded(age_seconds[v, p], 1) for v, venue in enumerate(venues)}
+        inputs: dict[str, Any] = {"venues": {venue: {"age_seconds": age} for venue, age in ages.items()}}
+        if not np.isnan(arrays.scale_cents[p]):
+            inputs["scale_usd"] = float(arrays.scale_cents[p]) / 100.0
+        if not venues:
+            inputs["note"] = "no source of flows in this world"
+        elif not is_read:
+            inputs["note"] = f"flow sources silent: {', '.join(venues)}"
+        elif np.isnan(arrays.score[p]):
+            inputs["note"] = _warming("flows", int(observations[p]), needed, min_lookback_hours)
+        results.append(
+            PressureResult(
+                time=datetime.fromtimestamp(int(second), tz=UTC),
+                score=_number(arrays.score[p]),
+                inflow_usd=int(arrays.inflow_cents[p]) / 100.0 if is_read else None,
+                outflow_usd=int(arrays.outflow_cents[p]) / 100.0 if is_read else None,
+                window_minutes=window_minutes,
+                coverage=float(arrays.share[p]),
+                inputs=inputs,
+            )
+        )
+    return results
+
+
+def pressure_at(times: Sequence[datetime], pressures: Sequence[PressureResult]) -> list[PressureResult | None]:
+    """For each time (ascending) the newest pressure at or before it, unless older than PRESSURE_MAX_AGE."""
+    chosen: list[PressureResult | None] = []
+    position = -1
+    for time in times:
+        while position + 1 < len(pressures) and pressures[position + 1].time <= time:
+            position += 1
+        newest = pressures[position] if position >= 0 else None
+        chosen.append(newest if newest is not None and time - newest.time <= PRESSURE_MAX_AGE else None)
+    return chosen
+
+
+def _observations(scored: Scored) -> dict[str, Integers]:
+    """Per component, how much look-back its references hold at each point: (symbols, venues, points)."""
+    day = scored.references.day_index(scored.points.time_seconds)
+    least = {}
+    for name in COMPONENTS:
+        counts = [scored.references.features[feature].observations[..., day] for feature in _FEATURES[name]]
+        least[name] = np.minimum.reduce(counts)
+    return least
+
+
+def _risk_result(
+    scored: Scored, observations: dict[str, Integers], s: int, p: int, time: datetime, settings: RiskSettings
+) -> tuple[RiskResult, list[str]]:
+    arrays = scored.risk
+    side = int(arrays.side[s, p])
+    notes: list[str] = []
+    inputs: dict[str, Any] = {}
+    points: dict[str, float | None] = {}
+    for name in COMPONENTS:
+        component = arrays.components[name]
+        stored = component.short if side == SHORT else component.long
+        points[name] = _number(stored[s, p])
+        venues, states = _venues(scored, observations, name, s, p)
+        inputs[name] = {"share": _rounded(component.share[s, p], 4), "venues": venues}
+        note = _component_note(name, states, observations[name][s, :, p], scored, settings)
+        if note:
+            notes.append(note)
+    inputs["lean"] = _rounded(arrays.lean[s, p], 4)
+    prices = scored.points.now.price_usd[s, :, p]
+    inputs["price"] = {
+        "venues": {
+            venue: {
+                "price_usd": float(prices[v]),
+                "age_seconds": _rounded(scored.age_seconds["price_usd"][s, v, p], 1),
+                "change_24h": _rounded(arrays.features[f.PRICE_CHANGE][s, v, p], 6),
+            }
+            for v, venue in enumerate(scored.venues)
+            if not np.isnan(prices[v])
+        }
+    }
+    coverage = float(arrays.coverage[s, p])
+    score = _number(arrays.score[s, p])
+    if score is None:
+        notes.insert(0, f"coverage {coverage:.2f} is below {settings.min_coverage:g}: UNKNOWN")
+    result = RiskResult(
+        symbol=scored.symbols[s],
+        time=time,
+        score=score,
+        score_high=_number(arrays.score_high[s, p]),
+        side="long" if side == LONG else "short" if side == SHORT else None,
+        funding_points=points["funding"],
+        open_interest_points=points["open_interest"],
+        long_short_points=points["long_short"],
+        liquidation_points=points["liquidation"],
+        long_squeeze=_number(arrays.long_squeeze[s, p]),
+        short_squeeze=_number(arrays.short_squeeze[s, p]),
+        coverage=coverage,
+        inputs=inputs,
+    )
+    return result, notes
+
+
+def _venues(
+    scored: Scored, observations: dict[str, Integers], name: str, s: int, p: int
+) -> tuple[dict[str, Any], dict[str, VenueState]]:
+    """What each expected venue said for a component, and whether it counts."""
+    arrays, component = scored.risk, scored.risk.components[name]
+    expected = scored.expected.get(TOPIC[name])
+    said: dict[str, Any] = {}
+    states: dict[str, VenueState] = {}
+    for v, venue in enumerate(scored.venues):
+        if expected is None or not expected[v]:
+            continue
+        age = scored.age_seconds[_AGE_OF[name]][s, v, p]
+        long = component.venue_long[s, v, p]
+        if not np.isnan(long):
+            states[venue] = "counted"
+        elif np.isnan(age):
+            states[venue] = "silent"
+        elif observations[name][s, v, p] < scored.references.needed:
+            states[venue] = "warming"
+        else:
+            states[venue] = "no look-back"
+        entry: dict[str, Any] = {"state": states[venue]}
+        if not np.isnan(age):
+            entry["age_seconds"] = _rounded(age, 1)
+            for feature in _FEATURES[name]:
+                value, rank = arrays.features[feature][s, v, p], arrays.percentiles[feature][s, v, p]
+                if not np.isnan(value):
+                    entry[feature] = _significant(float(value))
+                if not np.isnan(rank):
+                    entry[f"{feature}_percentile"] = _rounded(rank, 4)
+        if not np.isnan(long):
+            entry["long_points"] = _rounded(long, 4)
+            entry["short_points"] = _rounded(component.venue_short[s, v, p], 4)
+        said[venue] = entry
+    return said, states
+
+
+def _component_note(
+    name: str, states: dict[str, VenueState], observations: Integers, scored: Scored, settings: RiskSettings
+) -> str:
+    """What limits a component, or nothing."""
+    word = WORDS[name]
+    if not states:
+        return f"{word}: no source"
+    parts = []
+    silent = [venue for venue, state in states.items() if state == "silent"]
+    if silent:
+        parts.append(f"{word}: {', '.join(silent)} silent")
+    warming = [venue for venue, state in states.items() if state == "warming"]
+    if warming:
+        most = max(int(observations[scored.venues.index(venue)]) for venue in warming)
+        parts.append(_warming(word, most, scored.references.needed, settings.min_lookback_hours))
+    holes = [venue for venue, state in states.items() if state == "no look-back"]
+    if holes:
+        parts.append(f"{word}: {', '.join(holes)} has a hole in the last hours")
+    return "; ".join(parts)
+
+
+def _warming(word: str, observations: int, needed: int, min_lookback_hours: int) -> str:
+    days = min_lookback_hours / HOURS_PER_DAY
+    done = int(days * min(observations, needed) / needed)
+    return f"{word} warming: {done} of {days:g} days"
+
+
+def _signal_result(
+    scored: Scored,
+    risk: RiskResult,
+    pressure: PressureResult | None,
+    notes: list[str],
+    severity: SeveritySettings,
+    s: int,
+    p: int,
+    volatility: Floats,
+) -> SignalResult:
+    value = None if pressure is None else pressure.score
+    if value is None:
+        notes = [FLOW_SIDE_BLIND, *notes]
+    model = scored.probabilities
+    by_hours = {} if model is None else {h: _number(array[s, p]) for h, array in model.by_hours.items()}
+    knows = model is not None and by_hours.get(4) is not None
+    return SignalResult(
+        symbol=risk.symbol,
+        time=risk.time,
+        risk=risk.score,
+        pressure=value,
+        severity=severity_of(risk.score, value, severity),
+        severity_possible=severity_of(risk.score_high, value, severity),
+        flow_side_known=value is not None,
+        note="; ".join(notes),
+        cascade_probability_1h=by_hours.get(1),
+        cascade_probability_4h=by_hours.get(4),
+        cascade_probability_24h=by_hours.get(24),
+        model_id=scored.model_id,
+        early_warning=bool(model.early_warning[s, p]) if model is not None and knows else None,
+        baseline_volatility_percentile=_number(volatility[s, p]),
+    )
+
+
+def _number(value: Any) -> float | None:
+    number = float(value)
+    return None if np.isnan(number) else number
+
+
+def _rounded(value: Any, digits: int) -> float | None:
+    number = float(value)
+    return None if np.isnan(number) else round(number, digits)
+
+
+def _significant(value: float) -> float:
+    """Inputs are for people: six digits say what a value was without filling the table."""
+    return float(f"{value:.6g}")

@@ -1,0 +1,462 @@
+"""The kept look-back: bars of the 5-min grid, flow windows on it, and each day's references.
+
+Belongs here: the tables feature_bars, flow_bars and feature_references, when they are built and which version a score
+may see. Does not: raw rows (inputs.py), formulas (scoring/).
+
+All three are append-only and say at which grid time they were built; a score at T sees what was built by T, so a replay
+finds what the first score found even when archives have warmed the look-back since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import psycopg
+from psycopg import sql
+
+from liq_pipeline.scoring import features
+from liq_pipeline.scoring.bars import (
+    CENTS_FIELDS,
+    LEVEL_FIELDS,
+    MICROSECONDS,
+    STEP_SECONDS,
+    UNKNOWN_CENTS,
+    BarArrays,
+    Booleans,
+    Floats,
+    Integers,
+    empty_bars,
+)
+from liq_pipeline.scoring.references import (
+    DAY_SECONDS,
+    QUANTILES,
+    Reference,
+    References,
+    build_references,
+    needed_observations,
+    order_statistics,
+)
+from liq_pipeline.settings import PressureSettings, RiskSettings
+from liq_pipeline.store.arrays import Column, copy_columns, fetch_arrays
+from liq_pipeline.store.inputs import (
+    MARKET_TOPICS,
+    Cut,
+    Scope,
+    build_bars,
+    flow_sources_fresh,
+    flow_sums,
+    microseconds,
+)
+
+ALL = "*"
+"""The symbol and venue of a reference that belongs to none: the flows'."""
+NET_FLOW: Final = "stablecoin_net_flow_cents"
+"""|outflow - inflow| over the pressure window."""
+_EPOCH_DAY: Final = date(1970, 1, 1)
+_BAR_COLUMNS: Final = LEVEL_FIELDS + CENTS_FIELDS
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a tick added to the look-back."""
+
+    bars: int = 0
+    references: int = 0
+
+
+def ensure_market_lookback(
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    times_seconds: Integers,
+    last_scored_seconds: int | None,
+    risk: RiskSettings,
+) -> Built:
+    """Build and keep the bars and references that scoring `times_seconds` (ascending grid points) needs and lacks.
+
+    last_scored_seconds: the newest point scored before; every bar up to it has been built. None: the first ever, which
+    builds the whole look-back from whatever history has landed.
+    """
+    first_needed = _first_bar(times_seconds, risk)
+    last = _floor_bar(int(times_seconds[-1]))
+    first = first_needed if last_scored_seconds is None else _floor_bar(last_scored_seconds) + STEP_SECONDS
+    bars_kept = 0
+    warmed = False
+    if first <= last:
+        bars = build_bars(conn, scope, first, (last - first) // STEP_SECONDS + 1)
+        bars_kept = _keep_bars(conn, bars, scope.world, times_seconds)
+        if last_scored_seconds is not None and scope.current_origins == "live":
+            since = datetime.fromtimestamp(_floor_bar(last_scored_seconds), tz=UTC) - timedelta(minutes=1)
+            if _archive_rows_since(conn, scope.world, since):
+                warmed_bars = _warm_from_archive(conn, scope, first_needed, first - STEP_SECONDS, int(times_seconds[0]))
+                bars_kept += warmed_bars
+                warmed = warmed_bars > 0
+    days = np.unique(times_seconds // DAY_SECONDS)
+    kept = _days_with_references(conn, scope.world, days)
+    missing = np.array([day for day in days if warmed or int(day) not in kept], dtype=np.int64)
+    if not missing.size:
+        return Built(bars_kept)
+    return Built(bars_kept, _keep_market_references(conn, scope, missing, times_seconds, risk))
+
+
+def market_bars(
+    conn: psycopg.Connection[Any], scope: Scope, first_seconds: int, last_seconds: int, built_by_seconds: int
+) -> BarArrays:
+    """The kept bars that end in [first, last] (both on the grid), as a score at `built_by_seconds` may see them."""
+    bars = empty_bars(
+        scope.symbols, scope.venues, first_seconds, STEP_SECONDS, (last_seconds - first_seconds) // STEP_SECONDS + 1
+    )
+    columns = sql.SQL(", ").join(
+        sql.SQL("array_agg(coalesce({}, {}))").format(
+            sql.Identifier(name), sql.SQL("'NaN'::float8") if name in LEVEL_FIELDS else sql.Literal(UNKNOWN_CENTS)
+        )
+        for name in _BAR_COLUMNS
+    )
+    query = sql.SQL(
+        """
+        SELECT symbol, venue, array_agg(bar_end), array_agg(built_at_time), {columns}
+        FROM feature_bars
+        WHERE world = %(world)s AND symbol = ANY(%(symbols)s) AND venue = ANY(%(venues)s)
+          AND bar_end >= %(first)s AND bar_end <= %(last)s AND built_at_time <= %(built_by)s
+        GROUP BY symbol, venue
+        """
+    ).format(columns=columns)
+    parameters = {
+        "world": scope.world,
+        "symbols": list(scope.symbols),
+        "venues": list(scope.venues),
+        "first": _time(first_seconds),
+        "last": _time(last_seconds),
+        "built_by": _time(built_by_seconds),
+    }
+    for symbol, venue, bar_end, built_at, *values in fetch_arrays(conn, query, parameters):
+        oldest_first = np.argsort(built_at, kind="stable")  # of two versions the newer one is written last
+        place = bars.index_at(bar_end[oldest_first] // MICROSECONDS)
+        for name, column in zip(_BAR_COLUMNS, values, strict=True):
+            getattr(bars, name)[scope.symbols.index(symbol), scope.venues.index(venue), place] = column[oldest_first]
+    return bars
+
+
+def market_references(
+    conn: psycopg.Connection[Any], scope: Scope, days: Integers, built_by_seconds: int, risk: RiskSettings
+) -> References:
+    """The kept references of the days (whole days since 1970), as a score at `built_by_seconds` may see them."""
+    shape = (len(scope.symbols), len(scope.venues), days.size)
+    found = {
+        name: Reference(np.full((*shape, QUANTILES), np.nan), np.zeros(shape, dtype=np.int64))
+        for name in features.FEATURES
+    }
+    position = {int(day): place for place, day in enumerate(days)}
+    symbols, venues = ({name: place for place, name in enumerate(names)} for names in (scope.symbols, scope.venues))
+    for symbol, venue, feature, day, observations, quantiles in _reference_rows(
+        conn, scope.world, list(scope.symbols), days, built_by_seconds
+    ):
+        if feature not in found or venue not in venues or not quantiles.size:
+            continue
+        at = symbols[symbol], venues[venue], position[(day - _EPOCH_DAY).days]
+        found[feature].quantiles[at] = quantiles
+        found[feature].observations[at] = observations
+    return References(days, found, needed_observations(risk.min_lookback_hours, STEP_SECONDS))
+
+
+def ensure_flow_lookback(
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    times_seconds: Integers,
+    last_scored_seconds: int | None,
+    risk: RiskSettings,
+    pressure: PressureSettings,
+) -> Built:
+    """The same for the flow windows that scale the pressure."""
+    if not scope.flow_venues:
+        return Built()
+    first_needed = _first_bar(times_seconds, risk)
+    last = _floor_bar(int(times_seconds[-1]))
+    first = first_needed if last_scored_seconds is None else _floor_bar(last_scored_seconds) + STEP_SECONDS
+    bars_kept = 0
+    if first <= last:
+        ends = np.arange(first, last + STEP_SECONDS, STEP_SECONDS, dtype=np.int64)
+        bars_kept = _keep_flow_bars(conn, scope, ends, times_seconds, pressure.window_minutes)
+    days = np.unique(times_seconds // DAY_SECONDS)
+    kept = _days_with_references(conn, scope.world, days, symbol=ALL)
+    missing = [int(day) for day in days if int(day) not in kept]
+    rows: list[tuple[Any, ...]] = []
+    for day in missing:
+        end = day * DAY_SECONDS
+        values = _flow_history(conn, scope, end - risk.lookback_hours * 3600, end, pressure.window_minutes)
+        quantiles, observations = order_statistics(values)
+        built_at = _first_at_or_after(times_seconds, end)
+        rows.append(_reference_row(scope.world, ALL, ALL, NET_FLOW, day, built_at, observations, quantiles))
+    _copy_references(conn, rows)
+    return Built(bars_kept, len(rows))
+
+
+def flow_references(
+    conn: psycopg.Connection[Any], scope: Scope, days: Integers, built_by_seconds: int
+) -> list[tuple[int, Floats]]:
+    """(observations, quantiles of |net| in cents) of each day; (0, empty) for a day without."""
+    found = {
+        (day - _EPOCH_DAY).days: (int(observations), quantiles)
+        for _, _, feature, day, observations, quantiles in _reference_rows(
+            conn, scope.world, [ALL], days, built_by_seconds
+        )
+        if feature == NET_FLOW
+    }
+    return [found.get(int(day), (0, np.empty(0))) for day in days]
+
+
+def bars_in_memory(
+    conn: psycopg.Connection[Any], scope: Scope, times_seconds: Integers, risk: RiskSettings, cut: Cut | None = None
+) -> tuple[BarArrays, References]:
+    """Bars and references for points that no tick has scored (archives), built from raw rows and not kept."""
+    first, last = _first_bar(times_seconds, risk), _floor_bar(int(times_seconds[-1]))
+    bars = build_bars(conn, scope, first, (last - first) // STEP_SECONDS + 1, cut=cut)
+    references = build_references(
+        bars,
+        features.on_bars(bars),
+        np.unique(times_seconds // DAY_SECONDS),
+        lookback_hours=risk.lookback_hours,
+        min_lookback_hours=risk.min_lookback_hours,
+    )
+    return bars, references
+
+
+def flow_history_in_memory(
+    conn: psycopg.Connection[Any], scope: Scope, day: int, risk: RiskSettings, window_minutes: int
+) -> tuple[int, Floats]:
+    """One day's flow reference from raw rows, not kept."""
+    last = day * DAY_SECONDS
+    ends = np.arange(
+        last - risk.lookback_hours * 3600 + STEP_SECONDS, last + STEP_SECONDS, STEP_SECONDS, dtype=np.int64
+    )
+    inflow, outflow, alive = _flow_windows(conn, scope, ends, window_minutes)
+    quantiles, observations = order_statistics(np.abs(outflow - inflow)[alive].astype(np.float64))
+    return observations, quantiles
+
+
+def _first_bar(times_seconds: Integers, risk: RiskSettings) -> int:
+    """The oldest bar that a reference of the first point's day reaches back to."""
+    day = int(times_seconds[0]) // DAY_SECONDS * DAY_SECONDS
+    return day - (risk.lookback_hours + features.LOOKBACK_HOURS) * 3600
+
+
+def _floor_bar(seconds: int) -> int:
+    return seconds // STEP_SECONDS * STEP_SECONDS
+
+
+def _first_at_or_after(times_seconds: Integers, seconds: int) -> int:
+    """The first point at or after a time: when what ends then can have been built first, however points are batched."""
+    return int(times_seconds[min(int(np.searchsorted(times_seconds, seconds)), times_seconds.size - 1)])
+
+
+def _keep_bars(conn: psycopg.Connection[Any], bars: BarArrays, world: str, times_seconds: Integers) -> int:
+    """Insert every bar of which anything is known; how many."""
+    columns = [getattr(bars, name) for name in _BAR_COLUMNS]
+    known = np.zeros(columns[0].shape, dtype=bool)
+    for name, values in zip(_BAR_COLUMNS, columns, strict=True):
+        known |= _is_known(name, values)
+    ends = bars.end_seconds
+    built = times_seconds[np.minimum(np.searchsorted(times_seconds, ends), times_seconds.size - 1)]
+    statement = sql.SQL(
+        "COPY feature_bars (world, symbol, venue, bar_end, {}, built_at_time) FROM STDIN (FORMAT BINARY)"
+    ).format(sql.SQL(", ").join(map(sql.Identifier, _BAR_COLUMNS)))
+
+    def blocks() -> Iterator[tuple[int, list[Column]]]:
+        for s, symbol in enumerate(bars.symbols):
+            for v, venue in enumerate(bars.venues):
+                rows = np.flatnonzero(known[s, v])
+                if not rows.size:
+                    continue
+                cells = []
+                for name, values in zip(_BAR_COLUMNS, columns, strict=True):
+                    series = values[s, v, rows]
+                    cells.append(Column(values=series, known=_is_known(name, series)))
+                head = [Column(text=world), Column(text=symbol), Column(text=venue)]
+                end, at = ends[rows] * MICROSECONDS, built[rows] * MICROSECONDS
+                yield rows.size, [*head, Column(values=end, is_time=True), *cells, Column(values=at, is_time=True)]
+
+    return copy_columns(conn, statement, blocks())
+
+
+def _is_known(name: str, values: np.ndarray[Any, Any]) -> Booleans:
+    return np.asarray(~np.isnan(values) if name in LEVEL_FIELDS else values != UNKNOWN_CENTS, dtype=bool)
+
+
+def _warm_from_archive(
+    conn: psycopg.Connection[Any], scope: Scope, first: int, last: int, built_at_seconds: int
+) -> int:
+    """Add versions of bars in [first, last] whose unknown cells the archive now knows; known cells never change."""
+    kept = market_bars(conn, scope, first, last, built_at_seconds)
+    archive = build_bars(conn, scope, first, kept.count, origins="archive")
+    versions = empty_bars(scope.symbols, scope.venues, first, STEP_SECONDS, kept.count)
+    grown = np.zeros(kept.price_usd.shape, dtype=bool)
+    gains = {}
+    for name in _BAR_COLUMNS:
+        mine, theirs = getattr(kept, name), getattr(archive, name)
+        gain = _is_known(name, theirs) & ~_is_known(name, mine)
+        gains[name] = gain
+        grown |= gain
+    for name in _BAR_COLUMNS:
+        merged = np.where(gains[name], getattr(archive, name), getattr(kept, name))
+        getattr(versions, name)[grown] = merged[grown]
+    return _keep_bars(conn, versions, scope.world, np.array([built_at_seconds], dtype=np.int64))
+
+
+def _archive_rows_since(conn: psycopg.Connection[Any], world: str, since: datetime) -> bool:
+    """Whether archive rows have landed since: a hint for when to look, never an input to a score."""
+    probes = sql.SQL(" OR ").join(
+        sql.SQL(
+            "EXISTS (SELECT FROM {} WHERE world = %(world)s AND origin = 'archive' AND landed_at > %(since)s)"
+        ).format(sql.Identifier(topic))
+        for topic in MARKET_TOPICS
+    )
+    row = conn.execute(sql.SQL("SELECT {}").format(probes), {"world": world, "since": since}).fetchone()
+    return bool(row and row[0])
+
+
+def _days_with_references(
+    conn: psycopg.Connection[Any], world: str, days: Integers, symbol: str | None = None
+) -> set[int]:
+    owner = sql.SQL("symbol <> {}" if symbol is None else "symbol = {}").format(sql.Literal(ALL))
+    rows = conn.execute(
+        sql.SQL(
+            "SELECT day FROM unnest(%(days)s::date[]) AS d(day)"
+            " WHERE EXISTS (SELECT FROM feature_references AS r WHERE r.world = %(world)s AND r.day = d.day AND {})"
+        ).format(owner),
+        {"world": world, "days": [_date(int(day)) for day in days]},
+    ).fetchall()
+    return {(day - _EPOCH_DAY).days for (day,) in rows}
+
+
+def _keep_market_references(
+    conn: psycopg.Connection[Any], scope: Scope, days: Integers, times_seconds: Integers, risk: RiskSettings
+) -> int:
+    built_by = int(times_seconds[-1])
+    first = int(days[0]) * DAY_SECONDS - (risk.lookback_hours + features.LOOKBACK_HOURS) * 3600
+    bars = market_bars(conn, scope, first, int(days[-1]) * DAY_SECONDS, built_by)
+    references = build_references(
+        bars,
+        features.on_bars(bars),
+        days,
+        lookback_hours=risk.lookback_hours,
+        min_lookback_hours=risk.min_lookback_hours,
+    )
+    rows = []
+    for name, reference in references.features.items():
+        for s, symbol in enumerate(scope.symbols):
+            for v, venue in enumerate(scope.venues):
+                for d, day in enumerate(days):
+                    observations = int(reference.observations[s, v, d])
+                    built_at = _first_at_or_after(times_seconds, int(day) * DAY_SECONDS)
+                    quantiles = reference.quantiles[s, v, d]
+                    rows.append(
+                        _reference_row(scope.world, symbol, venue, name, int(day), built_at, observations, quantiles)
+                    )
+    _copy_references(conn, rows)
+    return len(rows)
+
+
+def _reference_row(
+    world: str,
+    symbol: str,
+    venue: str,
+    feature: str,
+    day: int,
+    built_at_seconds: int,
+    observations: int,
+    quantiles: Floats,
+) -> tuple[Any, ...]:
+    """An empty list of quantiles says: looked, nothing known."""
+    values = quantiles.tolist() if observations else []
+    return world, symbol, venue, feature, _date(day), _time(built_at_seconds), observations, values
+
+
+def _copy_references(conn: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> None:
+    if not rows:
+        return
+    columns = "world, symbol, venue, feature, day, built_at_time, observations, quantiles"
+    statement = sql.SQL(f"COPY feature_references ({columns}) FROM STDIN")
+    with conn.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+def _reference_rows(
+    conn: psycopg.Connection[Any], world: str, symbols: list[str], days: Integers, built_by_seconds: int
+) -> list[tuple[Any, ...]]:
+    query = sql.SQL(
+        """
+        SELECT DISTINCT ON (symbol, venue, feature, day) symbol, venue, feature, day, observations, quantiles
+        FROM feature_references
+        WHERE world = %(world)s AND symbol = ANY(%(symbols)s) AND day = ANY(%(days)s) AND built_at_time <= %(built_by)s
+        ORDER BY symbol, venue, feature, day, built_at_time DESC
+        """
+    )
+    dates = [_date(int(day)) for day in days]
+    parameters = {"world": world, "symbols": symbols, "days": dates, "built_by": _time(built_by_seconds)}
+    return fetch_arrays(conn, query, parameters)
+
+
+def _flow_windows(
+    conn: psycopg.Connection[Any], scope: Scope, ends_seconds: Integers, window_minutes: int
+) -> tuple[Integers, Integers, Booleans]:
+    ends_us = ends_seconds * MICROSECONDS
+    inflow, outflow = flow_sums(conn, scope, ends_us, window_minutes, origins="all")
+    fresh, _ = flow_sources_fresh(conn, scope, ends_us, grace_us=STEP_SECONDS * MICROSECONDS)
+    return inflow, outflow, np.asarray(fresh.any(axis=0), dtype=bool)
+
+
+def _keep_flow_bars(
+    conn: psycopg.Connection[Any], scope: Scope, ends: Integers, times_seconds: Integers, window_minutes: int
+) -> int:
+    inflow, outflow, alive = _flow_windows(conn, scope, ends, window_minutes)
+    statement = "COPY flow_bars (world, bar_end, window_minutes, inflow_cents, outflow_cents, built_at_time) FROM STDIN"
+    with conn.cursor() as cursor, cursor.copy(statement) as copy:
+        for place in np.flatnonzero(alive):
+            end = int(ends[place])
+            copy.write_row(
+                (scope.world, _time(end), window_minutes, int(inflow[place]), int(outflow[place]),
+                 _time(_first_at_or_after(times_seconds, end)))
+            )  # fmt: skip
+    return int(alive.sum())
+
+
+def _flow_history(
+    conn: psycopg.Connection[Any], scope: Scope, after_seconds: int, last_seconds: int, window_minutes: int
+) -> Floats:
+    """|net| in cents of the kept windows that end in (after, last]."""
+    query = sql.SQL(
+        """
+        SELECT array_agg(abs(outflow_cents - inflow_cents)::float8) FILTER (WHERE newest = 1)
+        FROM (
+            SELECT inflow_cents, outflow_cents,
+                   row_number() OVER (PARTITION BY bar_end ORDER BY built_at_time DESC) AS newest
+            FROM flow_bars
+            WHERE world = %(world)s AND window_minutes = %(window)s AND bar_end > %(after)s AND bar_end <= %(last)s
+        ) AS versions
+        """
+    )
+    parameters = {
+        "world": scope.world,
+        "window": window_minutes,
+        "after": _time(after_seconds),
+        "last": _time(last_seconds),
+    }
+    values = fetch_arrays(conn, query, parameters)[0][0]
+    return np.empty(0) if values is None else values
+
+
+def _time(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, tz=UTC)
+
+
+def _date(day: int) -> date:
+    return _EPOCH_DAY + timedelta(days=day)
+
+
+def seconds_of(time: datetime) -> int:
+    """Whole seconds since 1970 UTC (grid points have no fractions)."""
+    return microseconds(time) // MICROSECONDS
