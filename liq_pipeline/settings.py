@@ -215,6 +215,8 @@ class Settings(BaseSettings):
     """Seconds between scores of recorded and archive data; the live grid is 10 s (market) and 15 s (flows)."""
     simulation_seed: str | None = None
     """Seed of the simulated market; unset, the date of the first start."""
+    simulation_cascade_in: Annotated[int, Field(ge=60)] | None = None
+    """Script a cascade this many seconds ahead, once per simulated world: to see one within minutes."""
     retention_days: int | None = None
     """Drop raw data, scores, signals and alerts older than this; unset: keep them for ever."""
     dagster_live_run_hours: Annotated[int, Field(gt=0)] = 6
