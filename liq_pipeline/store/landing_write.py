@@ -173,10 +173,10 @@ def resolve(table: LandingTable, state: Row, row: Row) -> tuple[Row, Conflict | 
             return settled
     if table.substance_of(state) == table.substance_of(row):
         return state, None
-    if row[table.origin] != "archive":
-        return state, Conflict(kept=state, other=row, resolution="first_kept", delivery=row)
     if _delivered_before(table, row, state):
         return state, None
+    if row[table.origin] != "archive":
+        return state, Conflict(kept=state, other=row, resolution="first_kept", delivery=row)
     return row, Conflict(kept=row, other=state, resolution="archive_replaced", delivery=row)
 
 
@@ -197,7 +197,7 @@ def _resolve_canonicity(state: Row, row: Row) -> tuple[Row, Conflict | None] | N
 
 
 def _delivered_before(table: LandingTable, row: Row, state: Row) -> bool:
-    """Whether `row` is an old delivery read again (offsets were lost): no newer correction than what is stored."""
+    """Whether `row` is an old delivery read again (offsets were lost): what is stored came after it and stands."""
     return bool(
         row[table.cluster] == state[table.cluster]
         and row[table.partition] == state[table.partition]
