@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from hypothesis import strategies as st
+
 from liq_pipeline.alerting.machine import Book, Change, Message, step
 from liq_pipeline.alerting.policy import AlertPolicy
 from liq_pipeline.domain.worlds import Expectation, Manifest, World
@@ -153,3 +155,30 @@ def series(
 ) -> list[PointResult]:
     """One-minute points of one symbol."""
     return [point(start + i, {symbol: risk}, pressure) for i, risk in enumerate(risks)]
+
+
+READINGS = st.one_of(
+    st.none(),
+    st.builds(
+        Reading,
+        risk=st.sampled_from([0.0, 24.0, 26.0, 33.0, 44.0, 47.0, 52.0, 64.0, 68.0, 75.0, 95.0]),
+        side=st.sampled_from(["long", "short"]),
+        other_side=st.sampled_from([0.0, 20.0]),
+        early_warning=st.sampled_from([True, False, None]),
+        silent=st.sampled_from([(), ("liquidation",), ("open_interest",)]),
+    ),
+)
+SYMBOLS = ("ADA", "BTC", "ETH")
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[PointResult]:
+    """Points at rising times with gaps, three symbols, stretches of equal readings so that holds can pass."""
+    points, minutes = [], 0.0
+    for _ in range(draw(st.integers(1, 12))):
+        readings = {symbol: draw(READINGS) for symbol in SYMBOLS}
+        pressure = draw(st.sampled_from([None, -40.0, -31.0, -10.0, 3.0, 20.0]))
+        for _ in range(draw(st.sampled_from([1, 2, 3, 17]))):
+            points.append(point(minutes, readings, pressure))
+            minutes += draw(st.sampled_from([1.0, 1.0, 1.0, 30.0]))
+    return points

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from liq_pipeline.alerting.machine import alert_id
 from liq_pipeline.alerting.policy import CRITICAL, WARNING, AlertPolicy
 from liq_pipeline.scoring.results import PointResult
-from liq_pipeline_tests.alert_support import START, VERSION, Reading, play, point, policy, series, world
+from liq_pipeline_tests.alert_support import START, VERSION, Reading, histories, play, point, policy, series, world
 
 ONLY_SEVERITY = {"alert_policy": "severity"}
 
@@ -357,33 +357,6 @@ def test_an_id_is_made_of_world_rule_subject_side_time_and_score_version() -> No
 
 
 # -- properties --
-
-READINGS = st.one_of(
-    st.none(),
-    st.builds(
-        Reading,
-        risk=st.sampled_from([0.0, 24.0, 26.0, 33.0, 44.0, 47.0, 52.0, 64.0, 68.0, 75.0, 95.0]),
-        side=st.sampled_from(["long", "short"]),
-        other_side=st.sampled_from([0.0, 20.0]),
-        early_warning=st.sampled_from([True, False, None]),
-        silent=st.sampled_from([(), ("liquidation",), ("open_interest",)]),
-    ),
-)
-SYMBOLS = ("ADA", "BTC", "ETH")
-
-
-@st.composite
-def histories(draw: st.DrawFn) -> list[PointResult]:
-    """Points at rising times with gaps, three symbols, stretches of equal readings so that holds can pass."""
-    points, minutes = [], 0.0
-    for _ in range(draw(st.integers(1, 12))):
-        readings = {symbol: draw(READINGS) for symbol in SYMBOLS}
-        pressure = draw(st.sampled_from([None, -40.0, -31.0, -10.0, 3.0, 20.0]))
-        for _ in range(draw(st.sampled_from([1, 2, 3, 17]))):
-            points.append(point(minutes, readings, pressure))
-            minutes += draw(st.sampled_from([1.0, 1.0, 1.0, 30.0]))
-    return points
-
 
 POLICIES = st.sampled_from(
     [
