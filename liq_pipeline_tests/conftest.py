@@ -34,6 +34,13 @@ _FOREIGN = ("COINGECKO_API_KEY", "ETHERSCAN_API_KEY", "DAGSTER_HOME")
 _RELAXED = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the TimescaleDB server share one process: unpacking and starting it twice is the dearest part."""
+    for item in items:
+        if "timescale_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("timescale"))
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test sees the settings of the person who runs it."""

@@ -24,7 +24,7 @@ from liq_pipeline.runtime.kafka_jars import cache_directory
 SUITE: Final = "trixie"
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 BIN: Final = Path("usr/lib/postgresql/17/bin")
-PACKAGES: Final = [
+PACKAGES: Final = (
     "postgresql-17",
     "postgresql-17-timescaledb",
     "libc6",
@@ -56,7 +56,7 @@ PACKAGES: Final = [
     "libzstd1",
     "zlib1g",
     "libxxhash0",
-]
+)
 KEPT: Final = ("usr/lib/postgresql", "usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/share/postgresql")
 
 _WRAPPER: Final = """\
@@ -107,7 +107,7 @@ def _mirrors() -> list[str]:
         text=True,
         check=False,
     ).stdout
-    found = {}
+    found: dict[str, str] = {}
     for line in listed.splitlines():
         uri, _, release = line.partition(" ")
         path = uri.rstrip("/")
