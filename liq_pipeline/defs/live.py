@@ -330,7 +330,8 @@ def number(value: float | None) -> str:
 
 tick_job = define_asset_job(
     "live_tick_job",
-    selection=AssetSelection.assets(*(spec.key for spec in SPECS))
+    # Without the thorough checks, which speak about the same assets on their own schedule.
+    selection=AssetSelection.assets(*(spec.key for spec in SPECS)).without_checks()
     | AssetSelection.checks(*(spec.key for spec in CHECKS)),
     description="One tick: everything that is due in the active world.",
     executor_def=in_process_executor,

@@ -27,6 +27,7 @@ from liq_pipeline.defs.alerts import alert_delivery
 from liq_pipeline.defs.ingest import live_ingest
 from liq_pipeline.defs.live import tick_job
 from liq_pipeline.defs.resources import Services
+from liq_pipeline.settings import get_settings
 
 EVERY_LOOP_SECONDS: Final = 3
 SWEEP_SECONDS: Final = 15
@@ -92,7 +93,12 @@ def deliver_when_due(context: SensorEvaluationContext) -> RunRequest | SkipReaso
     name="poll_when_due",
     job=live_ingest,
     minimum_interval_seconds=EVERY_LOOP_SECONDS,
-    default_status=DefaultSensorStatus.RUNNING,
+    # `liq up` tells its children the mode in force; where it is not known, the evaluation asks each time.
+    default_status=(
+        DefaultSensorStatus.STOPPED
+        if get_settings().mode in ("simulated", "recorded")
+        else DefaultSensorStatus.RUNNING
+    ),
     description="Live mode only: requests a polling round so that its answers are there at the next market point.",
 )
 def poll_when_due(context: SensorEvaluationContext) -> RunRequest | SkipReason:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Self
 
-from dagster import Field, StringSource
+from dagster import DagsterInstance, Field, StringSource
 from dagster._core.events import EngineEventData
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
@@ -32,6 +32,9 @@ ANSWER_SECONDS = 6.0
 """A zygote answers within milliseconds; after starting afresh it imports for 3 to 4 s first."""
 EXPIRY_MARGIN_SECONDS = 1.0
 DIRECT_GRACE_SECONDS = 3.0
+STATEMENT_TIMEOUT_MS = 60_000
+DAEMON_CONNECTIONS = 8
+"""At most, beside the one that is kept, per store; the daemon has about as many threads."""
 
 
 class WarmRunLauncher(DefaultRunLauncher):
@@ -57,6 +60,16 @@ class WarmRunLauncher(DefaultRunLauncher):
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:
         return cls(socket_path=config_value["socket_path"], module=config_value["module"], inst_data=inst_data)
+
+    def register_instance(self, instance: DagsterInstance) -> None:
+        """Let the daemon keep its connections to Dagster's storage.
+
+        A daemon opens one per query by default. A live run is some 20 events before its process starts, each with a
+        connection, a password exchange and a commit of its own: that alone took longer than the run.
+        """
+        super().register_instance(instance)
+        if not instance.is_ephemeral:
+            instance.optimize_for_webserver(STATEMENT_TIMEOUT_MS, pool_recycle=3600, max_overflow=DAEMON_CONNECTIONS)
 
     # -- starting ---------------------------------------------------------------------------------------------------
 

@@ -92,6 +92,8 @@ class Zygote:
         self._restart = restart
         self._workers: dict[str, Worker] = {}
         self._reporters: set[int] = set()
+        self._runs_ended = 0
+        self._cpu_seconds = 0.0
         self._stopping = False
         self._wake_read, self._wake_write = os.pipe()
         self._selector = selectors.DefaultSelector()
@@ -205,6 +207,8 @@ class Zygote:
                     "runs": sorted(self._workers),
                     "rss_bytes": psutil.Process().memory_info().rss,
                     "threads": psutil.Process().num_threads(),
+                    "runs_ended": self._runs_ended,
+                    "cpu_seconds_of_runs_ended": round(self._cpu_seconds, 3),
                 }
             case other:
                 return {"error": f"a zygote does not know how to {other!r}"}
@@ -275,12 +279,15 @@ class Zygote:
         ended: dict[int, int] = {}
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 break
             if pid == 0:
                 break
             ended[pid] = status
+            if pid not in self._reporters:
+                self._runs_ended += 1
+                self._cpu_seconds += usage.ru_utime + usage.ru_stime
         self._reporters.difference_update(ended)
         for worker in list(self._workers.values()):
             if worker.process.pid in ended:
