@@ -60,7 +60,7 @@ def make_world(
     last_time: datetime | None = None,
     activate: bool = True,
 ) -> World:
-    """Register a world in which every venue is expected to bring every topic; and the log its rows pretend to be from."""
+    """Register a world whose every venue is expected to bring every topic, and the log its rows pretend to be from."""
     kind = name.partition("/")[0]
     expected = {topic: Expectation(venues=tuple(venues), cadence_seconds=cadence_seconds) for topic in topics}
     if flow_venues:
@@ -171,18 +171,18 @@ _VALUES = {
     "funding_rates": (
         "kind, rate, interval_hours, rate_per_8h, event_time_source",
         "'predicted', r, 8, r, 'venue'",
-        f"(SELECT *, {_RATE} AS r FROM g) AS g",
+        f"(SELECT *, {_RATE} AS r FROM g) AS g",  # noqa: S608
     ),
     "open_interest": ("open_interest_base, event_time_source", f"%(scale)s * {_INTEREST}, 'venue'", "g"),
     "long_short_ratio": (
         "kind, period_minutes, long_share, short_share, ratio, event_time_source",
         "'accounts', 5, l, 1 - l, l / (1 - l), 'venue'",
-        f"(SELECT *, {_LONG} AS l FROM g) AS g",
+        f"(SELECT *, {_LONG} AS l FROM g) AS g",  # noqa: S608
     ),
     "liquidations": (
         "event_id, liquidated_side, price_usd, quantity_base, notional_usd, is_sample, source_topic, event_time_source",
         f"'e', {_SIDE}, q, 1, q, false, 'test', 'venue'",
-        f"(SELECT *, {_SIZE} AS q FROM g WHERE {noise('any')} < 0.4) AS g",
+        f"(SELECT *, {_SIZE} AS q FROM g WHERE {noise('any')} < 0.4) AS g",  # noqa: S608
     ),
 }
 

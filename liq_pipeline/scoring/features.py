@@ -92,7 +92,7 @@ def take(values: Floats, index: Integers) -> Floats:
 def _change(now: Floats, history: Floats, bars: BarArrays, points: Points, hours: int) -> Floats:
     """Relative change since the bar `hours` before the point's newest bar."""
     then = take(history, points.bar_index - bars.rows_of(hours))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         change = now / then - 1.0
     return np.where(np.isfinite(change), change, np.nan)
 
@@ -115,7 +115,7 @@ def _realised_volatility(bars: BarArrays) -> Floats:
     """Root mean square of the bars' returns over the 24 h up to each bar: the baseline any score has to beat."""
     day = bars.rows_of(24)
     returns = np.full(bars.price_usd.shape, np.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         returns[..., 1:] = bars.price_usd[..., 1:] / bars.price_usd[..., :-1] - 1.0
     known = np.isfinite(returns)
     squares = np.square(np.clip(np.where(known, returns, 0.0), -LARGEST_RETURN, LARGEST_RETURN))
