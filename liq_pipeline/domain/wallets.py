@@ -44,11 +44,23 @@ def shipped_labels() -> tuple[WalletLabel, ...]:
 
 def direction(from_address: str, to_address: str, entities: Mapping[str, str]) -> Direction:
     """What a transfer is, given the exchange of each labelled address of its chain (lower-case addresses)."""
-    if from_address == ZERO_ADDRESS:
+    return direction_between(
+        entities.get(from_address),
+        entities.get(to_address),
+        is_mint=from_address == ZERO_ADDRESS,
+        is_burn=to_address == ZERO_ADDRESS,
+    )
+
+
+def direction_between(sender: str | None, receiver: str | None, *, is_mint: bool, is_burn: bool) -> Direction:
+    """The same, given which exchange (None: not known to be one) stands at each end.
+
+    is_mint, is_burn: from or to the zero address; that decides, whoever stands at the other end.
+    """
+    if is_mint:
         return "mint"
-    if to_address == ZERO_ADDRESS:
+    if is_burn:
         return "burn"
-    sender, receiver = entities.get(from_address), entities.get(to_address)
     if sender is None and receiver is None:
         return "other"
     if sender is None:

@@ -157,12 +157,12 @@ class Due:
 def due_points(world: World, step_seconds: int, last: datetime | None, clock: datetime) -> Due:
     """The grid points in (last, clock]; a world's first tick starts at the newest one, or at the recording's start."""
     until = seconds_of(clock)
-    if world.last_time is not None:
+    if world.kind == "recorded" and world.last_time is not None:
         until = min(until, seconds_of(world.last_time))
     newest = until // step_seconds * step_seconds
     if last is not None:
         first = (seconds_of(last) // step_seconds + 1) * step_seconds
-    elif world.first_time is not None:
+    elif world.kind == "recorded" and world.first_time is not None:
         first = (seconds_of(world.first_time) // step_seconds + 1) * step_seconds
     else:
         first = newest

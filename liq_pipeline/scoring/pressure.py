@@ -1,7 +1,7 @@
 """Stablecoin pressure: user money moving into or out of exchanges, -100..100.
 
-Belongs here: the direction of one transfer under a label list, netting over the window, and the scale. Does not:
-reading flows or labels (store/inputs.py), or fetching them (sources/).
+Belongs here: which directions count, netting over the window, and the scale. Does not: what a transfer is under a label
+list (domain/wallets.py), reading flows or labels (store/inputs.py), or fetching them (sources/).
 
 net = outflow - inflow over (T - window, T], in USD (the tokens are dollars), of the transfers that were known and
 canonical as known at T. Only user flow counts: moves within an exchange, between exchanges, mints and burns move no
@@ -13,16 +13,13 @@ that one window in twenty reaches; LIQ_PRESSURE_SCALE_USD states one instead.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
 from liq_pipeline.scoring.bars import Booleans, Floats, Integers
 from liq_pipeline.scoring.references import QUANTILES
 
-Direction = Literal["inflow", "outflow", "internal", "inter_exchange", "mint", "burn", "other"]
-
-ZERO_ADDRESS: Final = "0x" + "0" * 40
 SCALE_QUANTILE: Final = round(0.95 * (QUANTILES - 1))
 """Which of the 257 order statistics of |net| scales the score."""
 INFLOW, OUTFLOW, NEITHER = -1, 1, 0
@@ -37,24 +34,6 @@ class PressureArrays:
     outflow_cents: Integers
     share: Floats
     scale_cents: Floats
-
-
-def direction_of(from_entity: str | None, to_entity: str | None, *, is_mint: bool, is_burn: bool) -> Direction:
-    """What a transfer is, given which exchange (None: not known to be one) stands at each end.
-
-    is_mint, is_burn: it comes from, or goes to, the zero address; that decides, whoever stands at the other end.
-    """
-    if is_mint:
-        return "mint"
-    if is_burn:
-        return "burn"
-    if from_entity is None and to_entity is None:
-        return "other"
-    if from_entity is None:
-        return "inflow"
-    if to_entity is None:
-        return "outflow"
-    return "internal" if from_entity == to_entity else "inter_exchange"
 
 
 def user_flow(direction: str) -> int:

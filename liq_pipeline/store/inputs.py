@@ -18,6 +18,7 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
+from liq_pipeline.domain.wallets import ZERO_ADDRESS, direction_between
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.scoring.bars import (
     MICROSECONDS,
@@ -32,7 +33,7 @@ from liq_pipeline.scoring.bars import (
     empty_bars,
     window_sums,
 )
-from liq_pipeline.scoring.pressure import INFLOW, OUTFLOW, ZERO_ADDRESS, direction_of, user_flow
+from liq_pipeline.scoring.pressure import INFLOW, OUTFLOW, user_flow
 from liq_pipeline.settings import RiskSettings
 from liq_pipeline.store.arrays import fetch_arrays
 
@@ -54,13 +55,16 @@ Cut = Mapping[str, Mapping[str, Mapping[str, int]]]
 
 @dataclass(frozen=True)
 class Scope:
-    """Who is expected to say what in a world. expected: topic -> (venues,); max_age_us: topic -> of a current value."""
+    """Who is expected to say what in a world.
+
+    expected: topic -> (venues,); max_age_us: topic -> venue -> age up to which a value is current.
+    """
 
     world: str
     symbols: tuple[str, ...]
     venues: tuple[str, ...]
     expected: dict[str, Booleans]
-    max_age_us: dict[str, int]
+    max_age_us: dict[str, dict[str, int]]
     flow_venues: tuple[str, ...]
     current_origins: Origins
 
@@ -88,8 +92,11 @@ def scope_of(world: World, risk: RiskSettings, *, history: bool = False) -> Scop
         for topic in MARKET_TOPICS
     }
     max_age = {
-        topic: round(max(LEAST_MAX_AGE_SECONDS, risk.freshness_factor * expectation.cadence_seconds) * MICROSECONDS)
-        for topic, expectation in expected.items()
+        topic: {
+            venue: round(max(LEAST_MAX_AGE_SECONDS, risk.freshness_factor * of.cadence_of(venue)) * MICROSECONDS)
+            for venue in of.venues
+        }
+        for topic, of in expected.items()
     }
     return Scope(
         world=world.name,
@@ -213,11 +220,13 @@ def _rows(
     venues = scope.venues_of(topic)
     if not venues or not times_us.size:
         return
-    max_age_us = scope.max_age_us[topic] + grace_us
+    limits = {venue: age_us + grace_us for venue, age_us in scope.max_age_us[topic].items()}
     archive_us = ARCHIVE_MAX_AGE_SECONDS * MICROSECONDS
     interval = sql.SQL("interval_hours" if kind == "settled" else "0::float8")
     # A settled rate holds until the next settlement; between bars nothing newer could have been known of it.
-    reach_us = max(max_age_us, archive_us if origins != "live" else 0) + (24 * _HOUR_US if kind == "settled" else 0)
+    reach_us = max(*limits.values(), archive_us if origins != "live" else 0) + (
+        24 * _HOUR_US if kind == "settled" else 0
+    )
     query = sql.SQL(
         """
         SELECT symbol, venue, array_agg(event_time), array_agg(known_at),
@@ -244,7 +253,7 @@ def _rows(
         **_cut_parameters(conn, cut, topic),
     }
     for symbol, venue, event_us, known_us, is_archive, hours, numbers in fetch_arrays(conn, query, parameters):
-        ages = np.where(is_archive == 1, max(max_age_us, archive_us), max_age_us)
+        ages = np.where(is_archive == 1, max(limits[venue], archive_us), limits[venue])
         if grace_us:
             ages = ages + np.rint(hours * _HOUR_US).astype(np.int64)
         yield scope.symbols.index(symbol), scope.venues.index(venue), event_us, known_us, ages, numbers
@@ -310,7 +319,7 @@ def _heartbeat_age(
     ages = np.full((len(venues), times_us.size), np.nan)
     if not venues or not times_us.size:
         return ages
-    max_age_us = scope.max_age_us[topic] + grace_us
+    limits = {venue: age_us + grace_us for venue, age_us in scope.max_age_us[topic].items()}
     query = sql.SQL(
         """
         SELECT venue, array_agg(event_time), array_agg(known_at)
@@ -324,12 +333,12 @@ def _heartbeat_age(
         "world": scope.world,
         "topic": topic,
         "venues": list(venues),
-        "first": _time(int(times_us[0]) - max_age_us - 1),
+        "first": _time(int(times_us[0]) - max(limits.values()) - 1),
         "last": _time(int(times_us[-1])),
         **_cut_parameters(conn, cut, topic),
     }
     for venue, event_us, known_us in fetch_arrays(conn, query, parameters):
-        row = as_of(event_us, known_us, times_us, max_age_us)
+        row = as_of(event_us, known_us, times_us, limits[venue])
         ages[venues.index(venue)] = np.where(row >= 0, (times_us - event_us[row]) / MICROSECONDS, np.nan)
     return ages
 
@@ -397,7 +406,7 @@ def _flows_under(
         if list_version is None:
             direction = from_entity  # the query's first column: the direction as first seen
         else:
-            direction = direction_of(from_entity, to_entity, is_mint=is_mint, is_burn=is_burn)
+            direction = direction_between(from_entity, to_entity, is_mint=is_mint, is_burn=is_burn)
         sign = user_flow(direction)
         if sign in (INFLOW, OUTFLOW):
             yield sign, window_sums(event_us, known_us, cents, times_us, width_us, until_us)

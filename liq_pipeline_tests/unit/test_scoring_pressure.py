@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liq_pipeline.scoring.pressure import INFLOW, OUTFLOW, PressureArrays, direction_of, pressure_arrays, user_flow
+from liq_pipeline.domain.wallets import direction_between
+from liq_pipeline.scoring.pressure import INFLOW, OUTFLOW, PressureArrays, pressure_arrays, user_flow
 
 
 def pressure(
@@ -31,14 +32,14 @@ def pressure(
 def test_only_what_crosses_the_border_of_the_exchanges_is_user_flow(
     from_entity: str | None, to_entity: str | None, direction: str, flow: int
 ) -> None:
-    assert direction_of(from_entity, to_entity, is_mint=False, is_burn=False) == direction
+    assert direction_between(from_entity, to_entity, is_mint=False, is_burn=False) == direction
     assert user_flow(direction) == flow
 
 
 @pytest.mark.parametrize("other", [None, "binance"])
 def test_mints_and_burns_move_no_users_money_even_at_an_exchange(other: str | None) -> None:
-    assert direction_of(None, other, is_mint=True, is_burn=False) == "mint"
-    assert direction_of(other, None, is_mint=False, is_burn=True) == "burn"
+    assert direction_between(None, other, is_mint=True, is_burn=False) == "mint"
+    assert direction_between(other, None, is_mint=False, is_burn=True) == "burn"
     assert user_flow("mint") == user_flow("burn") == 0
 
 
