@@ -10,9 +10,7 @@ by its scheme and a hash, and errors are scrubbed of every part of the URL.
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,8 +19,8 @@ from urllib.parse import unquote
 
 from pydantic import SecretStr
 
-from liq_pipeline.alerting.bounded import run_all
 from liq_pipeline.alerting.messages import Text
+from liq_pipeline.alerting.outside import kept_logs, run_all
 
 _SHORTEST_SECRET: Final = 4
 _LONGEST_ERROR: Final = 300
@@ -51,7 +49,6 @@ def send_all(urls: Sequence[SecretStr], text: Text, timeout_seconds: float) -> l
 
     timeout_seconds bounds connecting and each read; a channel that holds the line for three times as long has failed.
     """
-    _listen()
     seconds = _PATIENCE * timeout_seconds
     results = run_all([partial(_send, url, text, timeout_seconds) for url in urls], seconds)
     return [
@@ -64,20 +61,19 @@ def _send(url: SecretStr, text: Text, timeout_seconds: float) -> ChannelResult:
     import apprise  # its hundred plugins take a while to load: only where something is sent
 
     name = channel_name(url)
-    said = _LOG.start()
-    try:
-        plugin = apprise.Apprise.instantiate(url.get_secret_value(), suppress_exceptions=True)
-        if plugin is None:
-            return ChannelResult(name, ok=False, error="LIQ_ALERT_URLS holds something that is no Apprise URL")
-        plugin.socket_connect_timeout = timeout_seconds
-        plugin.socket_read_timeout = timeout_seconds
-        is_sent = plugin.notify(
-            title=text.title, body=text.body, notify_type=text.notify_type, body_format=apprise.NotifyFormat.TEXT
-        )
-    except Exception as error:  # a plugin's fault is that channel's failure, never the delivery's
-        return ChannelResult(name, ok=False, error=_scrub(f"{type(error).__name__}: {error}", url))
-    finally:
-        _LOG.stop()
+    # Apprise answers with a bare false; the reason is in what it logs.
+    with kept_logs() as said:
+        try:
+            plugin = apprise.Apprise.instantiate(url.get_secret_value(), suppress_exceptions=True)
+            if plugin is None:
+                return ChannelResult(name, ok=False, error="LIQ_ALERT_URLS holds something that is no Apprise URL")
+            plugin.socket_connect_timeout = timeout_seconds
+            plugin.socket_read_timeout = timeout_seconds
+            is_sent = plugin.notify(
+                title=text.title, body=text.body, notify_type=text.notify_type, body_format=apprise.NotifyFormat.TEXT
+            )
+        except Exception as error:  # a plugin's fault is that channel's failure, never the delivery's
+            return ChannelResult(name, ok=False, error=_scrub(f"{type(error).__name__}: {error}", url))
     if is_sent:
         return ChannelResult(name, ok=True, error=None)
     return ChannelResult(name, ok=False, error=_scrub("; ".join(said) or "the service refused the message", url))
@@ -91,37 +87,3 @@ def _scrub(text: str, url: SecretStr) -> str:
         if len(part) >= _SHORTEST_SECRET:
             text = text.replace(part, "***")
     return text[:_LONGEST_ERROR]
-
-
-class _ThreadLog(logging.Handler):
-    """Collects what Apprise says in the thread that is sending: its notify() answers with a bare false."""
-
-    def __init__(self) -> None:
-        super().__init__(level=logging.WARNING)
-        self._local = threading.local()
-
-    def start(self) -> list[str]:
-        """Begin to collect in this thread."""
-        self._local.said = []
-        said: list[str] = self._local.said
-        return said
-
-    def stop(self) -> None:
-        """Stop collecting in this thread."""
-        self._local.said = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        said = getattr(self._local, "said", None)
-        if said is not None:
-            said.append(record.getMessage())
-
-
-_LOG: Final = _ThreadLog()
-
-
-def _listen() -> None:
-    """Take over Apprise's log: left to the root logger, its lines could carry tokens into a log file."""
-    logger = logging.getLogger("apprise")
-    if _LOG not in logger.handlers:
-        logger.addHandler(_LOG)
-    logger.propagate = False

@@ -31,7 +31,6 @@ from liq_pipeline.store.connection import connect
 
 FIRST_RETRY_SECONDS: Final = 15.0
 LONGEST_RETRY_SECONDS: Final = 900.0
-KAFKA_TIMEOUT_SECONDS: Final = 10.0
 
 
 @dataclass(slots=True)
@@ -60,11 +59,13 @@ def deliver_due(
     *,
     limit: int = 500,
     budget_seconds: float = 30.0,
+    kafka_timeout_seconds: float = 10.0,
 ) -> DeliveryReport:
     """Send what is due at `now` (default: the wall clock): first to people, then to Kafka.
 
-    limit: rows per Kafka batch and messages to people per call. No new row is begun past budget_seconds. Raises
-    psycopg.Error if the database fails; a channel or a broker that fails is in the report and its rows stay due.
+    limit: rows per Kafka batch and messages to people per call. No new row is begun past budget_seconds.
+    kafka_timeout_seconds bounds the wait for the broker. Raises psycopg.Error if the database fails; a channel or a
+    broker that fails is in the report, and its rows stay due.
     """
     moment = now or datetime.now(UTC)
     report = DeliveryReport()
@@ -73,7 +74,7 @@ def deliver_due(
         for _ in range(limit):
             if time.monotonic() > deadline or not _deliver_message(conn, settings, moment, report):
                 break
-        _publish(conn, settings, moment, limit, deadline, report)
+        _publish(conn, settings, moment, limit, deadline, kafka_timeout_seconds, report)
         row = conn.execute("SELECT count(*) FROM outbox WHERE state = 'due' AND due_at <= %s", [moment]).fetchone()
         report.still_due = 0 if row is None else row[0]
     return report
@@ -167,6 +168,7 @@ def _publish(
     now: datetime,
     limit: int,
     deadline: float,
+    timeout_seconds: float,
     report: DeliveryReport,
 ) -> None:
     """Publish due rows of the out-topics, batch by batch: one flush and one update each.
@@ -187,16 +189,21 @@ def _publish(
             settings.kafka_bootstrap_servers,
             settings.kafka_topic_prefix,
             client_id="liq-outbox",
-            delivery_timeout_seconds=KAFKA_TIMEOUT_SECONDS,
+            delivery_timeout_seconds=timeout_seconds,
         ) as producer:
-            while time.monotonic() < deadline and _publish_batch(conn, producer, now, limit, report):
+            while time.monotonic() < deadline and _publish_batch(conn, producer, now, limit, timeout_seconds, report):
                 pass
     except PublishError as error:
         report.errors.append(str(error))
 
 
 def _publish_batch(
-    conn: psycopg.Connection[Any], producer: RecordProducer, now: datetime, limit: int, report: DeliveryReport
+    conn: psycopg.Connection[Any],
+    producer: RecordProducer,
+    now: datetime,
+    limit: int,
+    timeout_seconds: float,
+    report: DeliveryReport,
 ) -> bool:
     """One batch; False when nothing was left to take. Raises PublishError, and then nothing is marked."""
     done: list[Any] = []
@@ -223,7 +230,7 @@ def _publish_batch(
                 too_large.append((str(error), row["outbox_id"]))
             else:
                 done.append(row["outbox_id"])
-        producer.flush(KAFKA_TIMEOUT_SECONDS)
+        producer.flush(timeout_seconds)
         cursor.execute(
             "UPDATE outbox SET state = 'done', attempts = attempts + 1, done_at = clock_timestamp()"
             " WHERE outbox_id = ANY(%s)",

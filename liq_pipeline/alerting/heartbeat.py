@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from liq_pipeline.alerting.bounded import run_all
+from liq_pipeline.alerting.outside import kept_logs, run_all
 from liq_pipeline.settings import Settings
 
 TIMEOUT_SECONDS: Final = 2.0
@@ -37,7 +37,7 @@ def _get(url: str) -> bool:
     import requests
 
     try:
-        with requests.get(url, timeout=TIMEOUT_SECONDS, stream=True) as answer:
+        with kept_logs(), requests.get(url, timeout=TIMEOUT_SECONDS, stream=True) as answer:
             return answer.ok
     except requests.RequestException:
         # The heartbeat watches us from outside: its absence is the message. The tick goes on.
