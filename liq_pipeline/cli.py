@@ -196,7 +196,7 @@ def status(as_json: JsonOption = False) -> None:
     else:
         from liq_pipeline.operations.watch import render
 
-        out.print(render(report, _base_rates()))
+        out.print(render(report))
         table = Table("part", "state", box=None, header_style="bold")
         table.add_row("database", f"{report.database}")
         table.add_row("kafka", f"{report.kafka}")
@@ -206,13 +206,6 @@ def status(as_json: JsonOption = False) -> None:
             table.add_row(f"source {source['name']}", f"{source['state']} {source['reason'] or ''}")
         out.print(table)
     raise typer.Exit(EXIT_CODE[report.health])
-
-
-def _base_rates() -> dict[str, float]:
-    """model_id -> base rate of the shipped model's 4 h target, to stand beside each probability."""
-    from liq_pipeline.scoring.probability import base_rates_4h
-
-    return base_rates_4h()
 
 
 @app.command()
@@ -228,15 +221,14 @@ def watch(
 
     settings = _settings()
     endpoints = _endpoints(settings)
-    base_rates = _base_rates()
     if once:
         report = collect_status(settings, endpoints)
-        out.print(render(report, base_rates))
+        out.print(render(report))
         raise typer.Exit(EXIT_CODE[report.health])
     stop = _stop_event()
-    with Live(render(collect_status(settings, endpoints), base_rates), console=out, screen=False) as live:
+    with Live(render(collect_status(settings, endpoints)), console=out, screen=False) as live:
         while not stop.wait(interval):
-            live.update(render(collect_status(settings, endpoints), base_rates))
+            live.update(render(collect_status(settings, endpoints)))
 
 
 @app.command()

@@ -54,16 +54,16 @@ def _risk_cell(row: dict[str, Any]) -> str:
     return f"{row['risk']:.0f}"
 
 
-def _probability_cell(row: dict[str, Any], base_rates: dict[str, float]) -> str:
+def _probability_cell(row: dict[str, Any]) -> str:
     value = row["cascade_probability_4h"]
     if value is None:
         return UNKNOWN
-    base = base_rates.get(row.get("model_id") or "")
+    base = row["base_rate_4h"]
     return f"{value * 100:.1f} %" + (f" (base {base * 100:.1f} %)" if base is not None else "")
 
 
-def symbols_table(status: Status, base_rates: dict[str, float]) -> Table:
-    """One row per symbol. base_rates: model_id -> base rate of its 4 h target."""
+def symbols_table(status: Status) -> Table:
+    """One row per symbol."""
     table = Table(expand=True, pad_edge=False, header_style="bold")
     table.add_column("symbol", style="bold")
     for heading in (
@@ -94,7 +94,7 @@ def symbols_table(status: Status, base_rates: dict[str, float]) -> Table:
             number(row["long_short_points"], 1),
             number(row["liquidation_points"], 1),
             number(row["pressure"]) if row["flow_side_known"] else "blind",
-            _probability_cell(row, base_rates),
+            _probability_cell(row),
             {"long": "longs", "short": "shorts"}.get(row["side"] or "", UNKNOWN),
             text,
             share(row["coverage"]),
@@ -103,7 +103,7 @@ def symbols_table(status: Status, base_rates: dict[str, float]) -> Table:
     return table
 
 
-def render(status: Status, base_rates: dict[str, float], now: datetime | None = None) -> Group:
+def render(status: Status, now: datetime | None = None) -> Group:
     """The whole screen."""
     moment = now or datetime.now(UTC)
     parts: list[Any] = []
@@ -123,7 +123,7 @@ def render(status: Status, base_rates: dict[str, float], now: datetime | None = 
             line += f", written {age(max((moment - status.ticks['last_committed_at']).total_seconds(), 0))} ago"
     line += f"   open alerts {status.alerts.get('open', UNKNOWN)}"
     parts.append(Text(line))
-    parts.append(symbols_table(status, base_rates) if status.symbols else Text("No scores yet.", style="dim"))
+    parts.append(symbols_table(status) if status.symbols else Text("No scores yet.", style="dim"))
     if status.problems:
         parts.append(Panel("\n".join(status.problems), title=f"health: {status.health}", border_style="red"))
     parts.append(Text("Not financial advice.", style="dim"))

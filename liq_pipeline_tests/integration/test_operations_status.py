@@ -136,7 +136,7 @@ def test_the_table_shows_unknown_as_a_question_mark_and_an_unreal_world_loudly(
     _prepare(database_url)
     status = collect_status(Settings(kafka_topic_prefix=topic_prefix), _endpoints(database_url, kafka_server), NOW)
     console = Console(width=220, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(render(status, {}, NOW))
+    console.print(render(status, NOW))
     text = console.export_text()
     assert "NOT REAL: world simulated/7" in text
     assert "41 .. 81" in text
