@@ -161,7 +161,7 @@ def live_tick(
         bootstrap_servers=services.endpoints.kafka_bootstrap_servers,
         topic_prefix=services.settings.kafka_topic_prefix,
         settings=services.settings,
-        dagster_run_id=context.run_id,
+        dagster_run_id=context.run.run_id,
     )
     with in_one_sentence("The tick"):
         result = run_tick(tick)

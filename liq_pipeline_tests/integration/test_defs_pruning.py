@@ -1,0 +1,98 @@
+"""Dagster's bookkeeping has an end: what is pruned, and what must stay."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from dagster import AssetCheckKey, AssetKey, DagsterInstance, DagsterRunStatus
+
+from liq_pipeline.defs.pruning import prune_runs
+from liq_pipeline.launcher.coordinator import LANE_TAG, LIVE_LANE
+from liq_pipeline.runtime.postgres import EmbeddedPostgres
+from liq_pipeline_tests.launcher_jobs import defs
+from liq_pipeline_tests.launcher_support import JOBS_MODULE, REPOSITORY, Stack
+
+LIVE = {LANE_TAG: LIVE_LANE}
+
+
+@pytest.fixture(scope="module")
+def stack(postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    name = f"dagster_{uuid.uuid4().hex[:12]}"
+    stack = Stack(tmp_path_factory.mktemp("dagster"), postgres_server.ensure_database(name), JOBS_MODULE, REPOSITORY)
+    yield stack
+    stack.close()
+    with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def instance(stack: Stack) -> DagsterInstance:
+    stack.instance.wipe()
+    return stack.instance
+
+
+def run_of(instance: DagsterInstance, job: str, tags: dict[str, str]) -> str:
+    result = (
+        defs.get_repository_def().get_job(job).execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+    )
+    return result.run_id
+
+
+def soon() -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=5)
+
+
+def long_ago() -> datetime:
+    return datetime.now(UTC) - timedelta(days=1)
+
+
+def test_old_live_runs_go_with_their_events_checks_and_output(instance: DagsterInstance, stack: Stack) -> None:
+    gone = run_of(instance, "quick", LIVE)
+    assert list((stack.home / "compute_logs").rglob(f"*{gone}*"))
+    pruned = prune_runs(instance, live_before=soon(), others_before=long_ago())
+    assert pruned.runs == 1
+    assert pruned.events >= 20
+    assert instance.get_run_by_id(gone) is None
+    assert list(instance.all_logs(gone)) == []
+    key = AssetCheckKey(AssetKey("second"), "second_is_sound")
+    assert instance.event_log_storage.get_asset_check_execution_history(key, limit=10) == []
+    assert not list((stack.home / "compute_logs").rglob(f"*{gone}*"))
+
+
+def test_what_failed_and_what_is_not_live_stays_longer(instance: DagsterInstance) -> None:
+    failed = run_of(instance, "failing", LIVE)
+    other = run_of(instance, "quick", {})
+    assert prune_runs(instance, live_before=soon(), others_before=long_ago()).runs == 0
+    assert instance.get_run_by_id(failed) is not None
+    assert instance.get_run_by_id(other) is not None
+    assert prune_runs(instance, live_before=soon(), others_before=soon()).runs == 2
+
+
+def test_young_runs_and_runs_at_work_stay(instance: DagsterInstance, stack: Stack) -> None:
+    young = run_of(instance, "quick", LIVE)
+    assert prune_runs(instance, live_before=long_ago(), others_before=long_ago()).runs == 0
+    assert instance.get_run_by_id(young) is not None
+    job = defs.get_repository_def().get_job("patient")
+    at_work = instance.create_run_for_job(job, status=DagsterRunStatus.STARTED, tags=LIVE).run_id
+    prune_runs(instance, live_before=soon(), others_before=soon())
+    assert instance.get_run_by_id(at_work) is not None
+
+
+def test_an_asset_keeps_its_newest_state_when_its_runs_are_pruned(instance: DagsterInstance) -> None:
+    run_of(instance, "quick", LIVE)
+    prune_runs(instance, live_before=soon(), others_before=soon())
+    (record,) = instance.get_asset_records([AssetKey("second")])
+    assert record.asset_entry.last_materialization is not None
+
+
+def test_folders_outside_the_runs_own_are_left_alone(instance: DagsterInstance, stack: Stack, tmp_path: Path) -> None:
+    run_of(instance, "quick", LIVE)
+    other = stack.home / "compute_logs" / "kept"
+    other.mkdir(parents=True, exist_ok=True)
+    prune_runs(instance, live_before=soon(), others_before=soon())
+    assert other.is_dir()
