@@ -72,7 +72,7 @@ class SeveritySettings(BaseSettings):
     """When the pressure is unknown: auto lets the risk alone decide, never makes the condition fail."""
 
 
-RESERVED_URLS = frozenset({"database", "heartbeat", "ethereum_rpc", "dagster", "dagster_pg"})
+RESERVED_URLS = frozenset({"alert_link", "database", "heartbeat", "ethereum_rpc", "dagster", "dagster_pg"})
 """LIQ_<NAME>_URL variables that are settings of their own (and may hold secrets), not base URLs of public sources."""
 
 

@@ -50,6 +50,7 @@ class Reading:
     early_warning: bool | None = False
     silent: tuple[str, ...] = ()
     parts: Mapping[str, float] | None = None
+    funding_share: float = 1.0
 
 
 BUDGETS = {"funding": 30.0, "open_interest": 30.0, "long_short": 20.0, "liquidation": 20.0}
@@ -89,7 +90,11 @@ def point(
             short_squeeze=total if side == "short" else other,
             coverage=0.0 if total is None else 1.0 - missing / 100.0,
             inputs={
-                "funding": {"venues": {"binance": {"value": 0.0004, "percentile": 0.98, "age_seconds": 12.0}}},
+                "funding": {
+                    "share": reading.funding_share,
+                    "venues": {"binance": {"state": "counted", "funding": 0.0004, "age_seconds": 12.0}},
+                },
+                "lean": 0.25,
             },
         )
         signals[symbol] = SignalResult(

@@ -18,7 +18,7 @@ CREATE TABLE alerts (
     changed_at timestamptz NOT NULL,
     calm_since timestamptz,
     calm_severity text CHECK (calm_severity IN ('NONE', 'INFO', 'WARNING', 'CRITICAL')),
-    known_components text[] NOT NULL DEFAULT '{}',
+    component_shares jsonb NOT NULL DEFAULT '{}',
     told_severity text CHECK (told_severity IN ('INFO', 'WARNING', 'CRITICAL')),
     told_at timestamptz,
     resolved_at timestamptz,
@@ -40,7 +40,7 @@ COMMENT ON COLUMN alerts.raised_at IS 'since when it has been at a level that is
 COMMENT ON COLUMN alerts.judged_at IS 'the newest point that could be judged: an UNKNOWN point neither keeps nor calms an alert';
 COMMENT ON COLUMN alerts.last_seen_at IS 'the newest point at which the condition held';
 COMMENT ON COLUMN alerts.calm_since IS 'since when the condition has been below the level that keeps it open (hysteresis); calm_severity: the highest level since then';
-COMMENT ON COLUMN alerts.known_components IS 'components that were known when the level was last reached: points that vanish because a source fell silent calm nothing';
+COMMENT ON COLUMN alerts.component_shares IS '{component: share 0..1 of its expected venues that counted} when the level was last reached: points that vanish because a venue fell silent calm nothing';
 COMMENT ON COLUMN alerts.told_severity IS 'the level people were last told; NULL: not told';
 COMMENT ON COLUMN alerts.receipt IS 'the receipt of the newest rise (opening or escalation); those of every change are in alert_changes';
 

@@ -37,7 +37,7 @@ from liq_pipeline.settings import Settings
 
 _COLUMNS: Final = (
     "alert_id, page_id, world, rule, subject, side, severity, peak_severity, state, group_id, opened_at, raised_at, "
-    "judged_at, last_seen_at, changed_at, calm_since, calm_severity, known_components, told_severity, told_at, "
+    "judged_at, last_seen_at, changed_at, calm_since, calm_severity, component_shares, told_severity, told_at, "
     "resolved_at, resolved_because, score_version"
 )
 _SHORTEST_PREFIX: Final = 6
@@ -246,7 +246,7 @@ def _alert(row: dict[str, Any], groups: Iterable[str]) -> Alert:
         last_seen_at=row["last_seen_at"],
         changed_at=row["changed_at"],
         score_version=row["score_version"],
-        known_components=frozenset(row["known_components"]),
+        component_shares=row["component_shares"],
         raised_at=row["raised_at"],
         calm_since=row["calm_since"],
         calm_level=0 if row["calm_severity"] is None else LEVEL_OF_NAME[row["calm_severity"]],
@@ -349,12 +349,12 @@ def _write_alerts(
             """
             INSERT INTO alerts (
                 alert_id, page_id, world, rule, subject, side, severity, peak_severity, state, group_id, opened_at,
-                raised_at, judged_at, last_seen_at, changed_at, calm_since, calm_severity, known_components,
+                raised_at, judged_at, last_seen_at, changed_at, calm_since, calm_severity, component_shares,
                 told_severity, told_at, resolved_at, resolved_because, score_version, receipt
             ) VALUES (
                 %(alert_id)s, %(page_id)s, %(world)s, %(rule)s, %(subject)s, %(side)s, %(severity)s, %(peak)s,
                 %(state)s, %(group_id)s, %(opened_at)s, %(raised_at)s, %(judged_at)s, %(last_seen_at)s, %(changed_at)s,
-                %(calm_since)s, %(calm_severity)s, %(known)s, %(told)s, %(told_at)s, %(resolved_at)s, %(because)s,
+                %(calm_since)s, %(calm_severity)s, %(shares)s, %(told)s, %(told_at)s, %(resolved_at)s, %(because)s,
                 %(score_version)s, coalesce(%(receipt)s::jsonb, '{}')
             )
             ON CONFLICT (alert_id) DO UPDATE SET
@@ -362,7 +362,7 @@ def _write_alerts(
                 state = excluded.state, group_id = excluded.group_id, raised_at = excluded.raised_at,
                 judged_at = excluded.judged_at, last_seen_at = excluded.last_seen_at,
                 changed_at = excluded.changed_at, calm_since = excluded.calm_since,
-                calm_severity = excluded.calm_severity, known_components = excluded.known_components,
+                calm_severity = excluded.calm_severity, component_shares = excluded.component_shares,
                 told_severity = excluded.told_severity, told_at = excluded.told_at,
                 resolved_at = excluded.resolved_at, resolved_because = excluded.resolved_because,
                 receipt = coalesce(%(receipt)s::jsonb, alerts.receipt)
@@ -398,7 +398,7 @@ def _alert_row(
         "changed_at": alert.changed_at,
         "calm_since": alert.calm_since,
         "calm_severity": None if alert.calm_since is None else LEVEL_NAMES[alert.calm_level],
-        "known": sorted(alert.known_components),
+        "shares": to_jsonb(alert.component_shares),
         "told": None if alert.told_level is None else LEVEL_NAMES[alert.told_level],
         "told_at": alert.told_at,
         "resolved_at": resolved_at,

@@ -6,6 +6,7 @@ Does not: what follows from them (machine.py), or the severity itself (scoring).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from liq_pipeline.alerting.policy import INFO, LEVEL_OF_NAME, WARNING, AlertPolicy
@@ -23,7 +24,7 @@ class Held:
 
     level: int
     side: Side | None
-    known_components: frozenset[str]
+    component_shares: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,15 @@ class Reading:
 UNJUDGED = Reading(level=None, kept=None)
 
 
-def known_components(risk: RiskResult | None) -> frozenset[str]:
-    """The components whose points are known."""
+def component_shares(risk: RiskResult | None) -> dict[str, float]:
+    """Component -> the share (0..1) of its expected venues that its points come from; 0 while they are unknown."""
     if risk is None:
-        return frozenset()
-    return frozenset(name for name in COMPONENTS if getattr(risk, f"{name}_points") is not None)
+        return {}
+    shares = {}
+    for name in COMPONENTS:
+        is_known = getattr(risk, f"{name}_points") is not None
+        shares[name] = float(risk.inputs.get(name, {}).get("share", 1.0)) if is_known else 0.0
+    return shares
 
 
 def read_severity(risk: RiskResult | None, signal: SignalResult, held: Held | None, policy: AlertPolicy) -> Reading:
@@ -56,10 +61,11 @@ def read_severity(risk: RiskResult | None, signal: SignalResult, held: Held | No
         return Reading(level=level, kept=level, side=risk.side)
     own = {"long": risk.long_squeeze, "short": risk.short_squeeze, None: risk.score}[held.side]
     own = risk.score if own is None else own
-    # A component that helped to reach the level and is silent now may still stand where it stood: its whole budget
+    # A venue that helped to reach the level and is silent now may still stand where it stood: its part of the budget
     # counts against calm, so that silence neither lowers nor closes an alert.
-    silent = held.known_components - known_components(risk)
-    highest = min(own + sum(BUDGET[name] for name in silent), 100.0)
+    now = component_shares(risk)
+    silent = sum(BUDGET[name] * max(share - now[name], 0.0) for name, share in held.component_shares.items())
+    highest = min(own + silent, 100.0)
     kept = LEVEL_OF_NAME[severity_of(highest, signal.pressure, policy.keeping)]
     if held.side is None or risk.side is None or risk.side == held.side:
         return Reading(level=level, kept=max(level, kept), side=held.side or risk.side)

@@ -28,7 +28,7 @@ from typing import Final, Literal
 from liq_pipeline.alerting.levels import (
     Held,
     Reading,
-    known_components,
+    component_shares,
     read_blind,
     read_early_warning,
     read_severity,
@@ -59,7 +59,7 @@ class Alert:
     last_seen_at: datetime
     changed_at: datetime
     score_version: str
-    known_components: frozenset[str] = frozenset()
+    component_shares: Mapping[str, float] = field(default_factory=dict)
     raised_at: datetime | None = None
     calm_since: datetime | None = None
     calm_level: int = 0
@@ -204,7 +204,7 @@ class _Work:
     def _read(self, rule: Rule, symbol: str, alert: Alert | None) -> Reading:
         risk, signal = self.point.risks.get(symbol), self.point.signals[symbol]
         if rule == "severity":
-            held = None if alert is None else Held(alert.level, alert.side, alert.known_components)
+            held = None if alert is None else Held(alert.level, alert.side, alert.component_shares)
             return read_severity(risk, signal, held, self.policy)
         if rule == "early_warning":
             return read_early_warning(risk, signal)
@@ -238,7 +238,7 @@ class _Work:
             last_seen_at=self.now,
             changed_at=self.now,
             score_version=self.score_version,
-            known_components=known_components(self.point.risks.get(symbol)),
+            component_shares=component_shares(self.point.risks.get(symbol)),
             raised_at=self.now if level >= rule.page_level else None,
         )
         self.open[alert.key] = alert
@@ -252,7 +252,7 @@ class _Work:
             before = alert.level
             alert = self._at_level(rule, alert, level)
             alert = replace(
-                alert, last_seen_at=self.now, known_components=known_components(self.point.risks.get(alert.subject))
+                alert, last_seen_at=self.now, component_shares=component_shares(self.point.risks.get(alert.subject))
             )
             self.open[alert.key] = alert
             self._note("escalated", alert, before, level, "the condition rose")
@@ -263,7 +263,7 @@ class _Work:
                 alert = replace(
                     alert,
                     last_seen_at=self.now,
-                    known_components=known_components(self.point.risks.get(alert.subject)),
+                    component_shares=component_shares(self.point.risks.get(alert.subject)),
                 )
             self.open[alert.key] = alert
             return

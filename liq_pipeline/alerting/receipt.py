@@ -40,7 +40,7 @@ def symbol_receipt(
         "probability": _probability(signal),
         "severity_possible": None if signal is None else signal.severity_possible,
         "note": "" if signal is None else signal.note,
-        "inputs": {} if risk is None else risk.inputs,
+        "inputs": {} if risk is None else {k: v for k, v in risk.inputs.items() if k not in COMPONENTS},
         "data": {
             "cut_time": point.time.isoformat(),
             "oldest_age_seconds": max(ages, default=None),

@@ -310,4 +310,4 @@ def test_a_receipt_with_numbers_that_are_none_is_written(conn: psycopg.Connectio
     at = point(0, {"BTC": Reading(60.0)})
     at.risks["BTC"].inputs["funding"]["odd"] = float("nan")
     advance(conn, world(), [at], CHANNELS, VERSION)
-    assert rows(conn, "SELECT receipt FROM alerts")[0]["receipt"]["inputs"]["funding"]["odd"] is None
+    assert rows(conn, "SELECT receipt FROM alerts")[0]["receipt"]["components"][0]["inputs"]["odd"] is None

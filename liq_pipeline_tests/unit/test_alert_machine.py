@@ -101,6 +101,16 @@ def test_a_component_that_falls_silent_takes_no_alert_down_with_it() -> None:
     assert play(series("BTC", [loud] + [really_lower] * 120), policy(**ONLY_SEVERITY)).book.open == {}
 
 
+def test_one_venue_of_a_component_falling_silent_takes_no_alert_down_with_it() -> None:
+    parts = {"funding": 28.0, "open_interest": 20.0, "long_short": 5.0, "liquidation": 0.0}
+    both, one = Reading(53.0, parts=parts), Reading(41.0, parts={**parts, "funding": 16.0}, funding_share=0.5)
+    rules = policy(**ONLY_SEVERITY)
+    assert play(series("BTC", [both] + [one] * 120), rules).book.open["severity", "BTC"].level == WARNING
+    # Where the venue was silent from the start, the same fall is a fall.
+    first = Reading(53.0, parts=parts, funding_share=0.5)
+    assert play(series("BTC", [first] + [one] * 120), rules).book.open["severity", "BTC"].level < WARNING
+
+
 def test_a_flow_side_that_falls_silent_takes_no_alert_down_with_it() -> None:
     points = [point(0, {"BTC": 80.0}, -40.0)] + [point(1 + i, {"BTC": 80.0}, None) for i in range(60)]
     assert play(points, policy()).book.open["severity", "BTC"].level == CRITICAL

@@ -80,7 +80,11 @@ def test_a_receipt_names_all_that_a_number_rests_on() -> None:
     assert isinstance(data, dict)
     assert data["oldest_age_seconds"] == 12
     assert data["cut_time"] == receipt["time"]
-    assert receipt["inputs"] == point(0, {"BTC": 60.0}).risks["BTC"].inputs
+    inputs = point(0, {"BTC": 60.0}).risks["BTC"].inputs
+    components = receipt["components"]
+    assert isinstance(components, list)
+    assert components[0]["inputs"] == inputs["funding"]
+    assert receipt["inputs"] == {"lean": inputs["lean"]}
 
 
 def test_a_blind_flow_side_is_said_in_receipt_and_message() -> None:
