@@ -167,10 +167,20 @@ def flow_sums(
 
 
 def flow_sources_fresh(
-    conn: psycopg.Connection[Any], scope: Scope, times_us: Integers, *, grace_us: int = 0, cut: Cut | None = None
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    times_us: Integers,
+    *,
+    grace_us: int = 0,
+    origins: Origins | None = None,
+    cut: Cut | None = None,
 ) -> tuple[Booleans, Floats]:
-    """Which flow venues had been read up to about each point: (flow venues, points), and the heartbeats' ages."""
-    age = _heartbeat_age(conn, scope, FLOW_TOPIC, scope.flow_venues, times_us, grace_us, cut)
+    """Which flow venues had been read up to about each point: (flow venues, points), and the heartbeats' ages.
+
+    origins: None for those of current values.
+    """
+    wanted = origins or scope.current_origins
+    age = _heartbeat_age(conn, scope, FLOW_TOPIC, scope.flow_venues, times_us, grace_us, wanted, cut)
     return ~np.isnan(age), age
 
 
@@ -275,7 +285,7 @@ def _liquidated(
     venues = scope.venues_of(topic)
     age = np.full((len(scope.venues), times_us.size), np.nan)
     if venues:
-        age[scope.expected[topic]] = _heartbeat_age(conn, scope, topic, venues, times_us, grace_us, cut)
+        age[scope.expected[topic]] = _heartbeat_age(conn, scope, topic, venues, times_us, grace_us, origins, cut)
     alive = np.broadcast_to(~np.isnan(age), shape)
     cents = {side: np.where(alive, 0, UNKNOWN_CENTS).astype(np.int64) for side in ("long", "short")}
     ages = np.broadcast_to(age, shape)
@@ -313,6 +323,7 @@ def _heartbeat_age(
     venues: tuple[str, ...],
     times_us: Integers,
     grace_us: int,
+    origins: Origins,
     cut: Cut | None,
 ) -> Floats:
     """Seconds since each venue's feed had been read completely: (venues, points), NaN where that is too long ago."""
@@ -325,10 +336,10 @@ def _heartbeat_age(
         SELECT venue, array_agg(event_time), array_agg(known_at)
         FROM heartbeats AS t {cut}
         WHERE world = %(world)s AND topic = %(topic)s AND venue = ANY(%(venues)s)
-          AND event_time > %(first)s AND event_time <= %(last)s AND known_at <= %(last)s
+          AND event_time > %(first)s AND event_time <= %(last)s AND known_at <= %(last)s {origins}
         GROUP BY venue
         """
-    ).format(cut=_cut_join(cut))
+    ).format(cut=_cut_join(cut), origins=_ORIGIN_FILTER[origins])
     parameters = {
         "world": scope.world,
         "topic": topic,

@@ -405,7 +405,7 @@ def _flow_windows(
 ) -> tuple[Integers, Integers, Booleans]:
     ends_us = ends_seconds * MICROSECONDS
     inflow, outflow = flow_sums(conn, scope, ends_us, window_minutes, origins="all")
-    fresh, _ = flow_sources_fresh(conn, scope, ends_us, grace_us=STEP_SECONDS * MICROSECONDS)
+    fresh, _ = flow_sources_fresh(conn, scope, ends_us, grace_us=STEP_SECONDS * MICROSECONDS, origins="all")
     return inflow, outflow, np.asarray(fresh.any(axis=0), dtype=bool)
 
 
