@@ -110,7 +110,7 @@ def _explain(value: bytes, error: msgspec.ValidationError) -> DecodeError:
     text = str(error)
     try:
         version = _version_decoder.decode(value).schema_version
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         version = None
     if version is not None and (version != SCHEMA_VERSION or isinstance(version, bool)):
         return DecodeError("unknown_version", f"schema_version is {version!r:.40}; this program knows {SCHEMA_VERSION}")

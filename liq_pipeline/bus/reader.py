@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
+from kafka.errors import CorruptRecordError, KafkaError, LogTruncationError, OffsetOutOfRangeError
 
 from liq_pipeline.bus.topics import IN_TOPICS, wire_name
 from liq_pipeline.errors import LiqError
@@ -33,6 +33,10 @@ class OffsetsGoneError(Exception):
     """An offset to read from is no longer in its log: look at the logs' bounds again."""
 
 
+class UnreadableError(Exception):
+    """A batch in Kafka cannot be taken apart: see unreadable()."""
+
+
 class Partition(NamedTuple):
     """A partition by the contract's topic name."""
 
@@ -45,6 +49,15 @@ class Bounds(NamedTuple):
 
     begin: int
     end: int
+
+
+class Unreadable(NamedTuple):
+    """Messages that the client cannot take apart, from from_offset up to and without to_offset, and why."""
+
+    partition: Partition
+    from_offset: int
+    to_offset: int
+    why: str
 
 
 class TopicReader:
@@ -78,10 +91,14 @@ class TopicReader:
             for number in range(counts[topic])
         }
         self._topic_of_wire = names
+        self._client_id = client_id
+        self._consumer = self._open()
+
+    def _open(self) -> KafkaConsumer:
         try:
-            self._consumer = KafkaConsumer(
-                bootstrap_servers=bootstrap_servers,
-                client_id=client_id,
+            consumer = KafkaConsumer(
+                bootstrap_servers=self.bootstrap_servers,
+                client_id=self._client_id,
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="none",  # an offset that is gone is an event to record, never to skip over
@@ -93,9 +110,10 @@ class TopicReader:
                 request_timeout_ms=self._timeout_ms,
                 bootstrap_timeout_ms=self._timeout_ms,
             )
-            self._consumer.assign([self._wire[partition] for partition in self.partitions])
+            consumer.assign([self._wire[partition] for partition in self.partitions])
         except KafkaError as error:
-            raise ReadError(f"Kafka at {bootstrap_servers} does not answer: {error}") from error
+            raise ReadError(f"Kafka at {self.bootstrap_servers} does not answer: {error}") from error
+        return consumer
 
     def _describe(self, names: Mapping[str, str]) -> tuple[str, dict[str, str], dict[str, int]]:
         """Cluster id, topic ids and partition counts by the contract's topic names."""
@@ -143,12 +161,16 @@ class TopicReader:
         """Up to max_records messages in offset order per partition; empty if none came in time.
 
         The messages are kafka-python's ConsumerRecords, not copied into Message: at landing speed the copy shows.
-        Raises OffsetsGoneError if a position fell out of its log, ReadError if Kafka cannot be read.
+        Raises OffsetsGoneError if a position fell out of its log, UnreadableError if a batch cannot be taken apart,
+        ReadError if Kafka cannot be read.
         """
         try:
             polled = self._consumer.poll(timeout_ms=int(timeout_seconds * 1000), max_records=max_records)
         except (OffsetOutOfRangeError, LogTruncationError) as error:
             raise OffsetsGoneError(str(error)) from error
+        except CorruptRecordError as error:
+            self._reopen()
+            raise UnreadableError(str(error)) from error
         except KafkaError as error:
             raise ReadError(f"Kafka at {self.bootstrap_servers} cannot be read: {error}") from error
         return {
@@ -156,6 +178,42 @@ class TopicReader:
             for wire, records in polled.items()
             if records
         }
+
+    def _reopen(self) -> None:
+        """A consumer that met a broken batch is of no use any more: kafka-python 3.0.12 then spins in poll()."""
+        self._consumer.close(autocommit=False)
+        self._consumer = self._open()
+
+    def unreadable(self, positions: Mapping[Partition, int]) -> list[Unreadable]:
+        """Where poll() fails when it reads on from these positions. Positions are lost: seek() afterwards.
+
+        A batch of messages is decoded in order, so behind a broken message the rest of its batch is out of reach too;
+        the next batch is not. Offsets are tried one by one: only that finds the first readable one for certain.
+        """
+        found = []
+        for partition, (_, end) in self.bounds().items():
+            start = offset = positions[partition]
+            why = None
+            while offset < end and (reason := self._why_unreadable(partition, offset)) is not None:
+                why = reason
+                offset += 1
+            if why is not None:
+                found.append(Unreadable(partition, start, offset, why))
+        self._consumer.assign([self._wire[partition] for partition in self.partitions])
+        return found
+
+    def _why_unreadable(self, partition: Partition, offset: int) -> str | None:
+        wire = self._wire[partition]
+        self._consumer.assign([wire])
+        self._consumer.seek(wire, offset)
+        try:
+            self._consumer.poll(timeout_ms=1000, max_records=1)
+        except CorruptRecordError as error:
+            self._reopen()
+            return str(error)
+        except KafkaError as error:
+            raise ReadError(f"Kafka at {self.bootstrap_servers} cannot be read: {error}") from error
+        return None
 
     def close(self) -> None:
         """Disconnect."""

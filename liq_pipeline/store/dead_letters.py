@@ -134,13 +134,14 @@ def resubmit(
     """Send the bytes of dead letters to their topics again, oldest first; commit and return how many.
 
     They are marked only after Kafka acknowledged all of them: a crash in between sends some a second time, which
-    lands as duplicates, and never loses one. Rows that another resubmission holds are left to it.
+    lands as duplicates, and never loses one. Rows that another resubmission holds are left to it. A message without
+    a value can never land: it is not sent.
     """
     rows = conn.execute(
         """
         SELECT cluster_id, topic, kafka_partition, kafka_offset, key_bytes, value_bytes, headers
         FROM dead_letters
-        WHERE resubmitted_at IS NULL
+        WHERE resubmitted_at IS NULL AND value_bytes IS NOT NULL
           AND (%(topic)s::text IS NULL OR topic = %(topic)s)
           AND (%(reason_code)s::text IS NULL OR reason_code = %(reason_code)s)
         ORDER BY dead_at, topic, kafka_partition, kafka_offset

@@ -33,7 +33,13 @@ from typing import Any, Final, Self, TypeVar
 import psycopg
 
 from liq_pipeline.bus.codec import DecodeError, decode
-from liq_pipeline.bus.reader import OffsetsGoneError, Partition, TopicReader
+from liq_pipeline.bus.reader import (
+    REQUEST_TIMEOUT_SECONDS,
+    OffsetsGoneError,
+    Partition,
+    TopicReader,
+    UnreadableError,
+)
 from liq_pipeline.bus.topics import IN_TOPICS
 from liq_pipeline.domain.records import Watermark
 from liq_pipeline.errors import LiqError
@@ -178,6 +184,7 @@ class Lander:
         topics: Iterable[str] = IN_TOPICS,
         partitions: Iterable[int] | None = None,
         max_records: int = MAX_RECORDS,
+        connect_timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
     ) -> None:
         self._database_url = database_url
         self._bootstrap_servers = bootstrap_servers
@@ -186,6 +193,7 @@ class Lander:
         self._topics = tuple(topics)
         self._partitions = None if partitions is None else tuple(partitions)
         self._max_records = max_records
+        self._connect_timeout_seconds = connect_timeout_seconds
         self._conn: Connection | None = None
         self._reader: TopicReader | None = None
         self._standing: Standing | None = None
@@ -216,6 +224,8 @@ class Lander:
             batch = self._read(wait_seconds)
             if batch is not None:
                 result += self._land(batch)
+        except UnreadableError as error:
+            result += self._skip_unreadable(error)
         except (_MovedError, OffsetsGoneError):
             self._standing = None
         except BaseException:
@@ -258,6 +268,7 @@ class Lander:
                 topics=self._topics,
                 partitions=self._partitions,
                 client_id=f"liq-{self._consumer}",
+                timeout_seconds=self._connect_timeout_seconds,
             )
         reader = self._reader
         bounds = reader.bounds()
@@ -356,6 +367,10 @@ class Lander:
                         pending = writer.submit(self._land, batch)
                     elif done:
                         return total
+                except UnreadableError as error:
+                    if pending is not None:
+                        wait([pending])
+                    note(self._skip_unreadable(error))
                 except (_MovedError, OffsetsGoneError):
                     if pending is not None:
                         wait([pending])
@@ -469,6 +484,30 @@ class Lander:
                 reason=reason,
             )
         )
+
+    def _skip_unreadable(self, error: UnreadableError) -> LandResult:
+        """Go past what the client cannot take apart; that is said and recorded as a gap."""
+        standing = self._known_standing
+        found = self._open_reader.unreadable(self._positions)
+
+        def skip() -> list[str]:
+            conn = self._connection()
+            with conn.transaction():
+                said = (
+                    landing_offsets.skip(
+                        conn, self._consumer, standing.identity_of_topic[broken.partition.topic], broken
+                    )
+                    for broken in found
+                )
+                return [cause for cause in said if cause is not None]
+
+        causes = self._attempt(skip)
+        if not found:
+            log.warning("landing: Kafka could not be read once (%s); reading again", error)
+        for cause in causes:
+            log.warning("%s", cause)
+        self._standing = None
+        return LandResult(gaps=len(causes), notices=tuple(causes))
 
     # -- connections and retries ---------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg
 
-from liq_pipeline.bus.reader import Bounds, Partition
+from liq_pipeline.bus.reader import Bounds, Partition, Unreadable
 from liq_pipeline.store import gaps
 
 Connection = psycopg.Connection[Any]
@@ -124,6 +124,24 @@ def lock(
         },
     ).fetchall()
     return {Partition(topic, number): offset for topic, number, offset in rows}
+
+
+def skip(conn: Connection, consumer: str, identity: str, broken: Unreadable) -> str | None:
+    """Go past messages that cannot be read and record the gap, in the caller's transaction; return it in words.
+
+    None if landing does not stand there any more: another worker was faster.
+    """
+    partition = broken.partition
+    if lock(conn, consumer, {partition.topic: identity}, [partition]) != {partition: broken.from_offset}:
+        return None
+    cause = (
+        f"offsets {broken.from_offset} to {broken.to_offset - 1} of {partition.topic}[{partition.partition}] cannot be "
+        f"taken apart ({broken.why}); they stay in Kafka for its retention"
+    )
+    world = gaps.world_in_force(conn)
+    gaps.record(conn, _hole(world, partition, broken.from_offset, broken.to_offset, cause))
+    _set(conn, consumer, identity, partition, broken.to_offset)
+    return cause
 
 
 def advance(

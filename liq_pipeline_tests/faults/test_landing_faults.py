@@ -1,0 +1,430 @@
+"""Landing under faults: killed at any moment, cut off, over a log that moved, fed with noise."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import TopicPartition
+from kafka.admin import KafkaAdminClient
+
+from liq_pipeline.bus.admin import ensure_topics
+from liq_pipeline.bus.codec import encode
+from liq_pipeline.bus.producer import RecordProducer
+from liq_pipeline.bus.reader import ReadError
+from liq_pipeline.bus.topics import IN_TOPICS, wire_name
+from liq_pipeline.domain.records import Watermark
+from liq_pipeline.runtime.kafka import EmbeddedKafka
+from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.store import dead_letters, gaps
+from liq_pipeline.store.connection import connect
+from liq_pipeline.store.landing import Lander, LandingError, LandResult
+from liq_pipeline_tests.landing_support import (
+    SAMPLES,
+    T0,
+    RawProducer,
+    count,
+    heartbeat,
+    liquidation,
+    price,
+    raw,
+    select,
+)
+
+
+class Load:
+    """A producer that keeps sending liquidations from a thread; `sent` is what Kafka acknowledged once stopped."""
+
+    def __init__(self, bootstrap_servers: str, prefix: str, seed: int) -> None:
+        self.sent: set[str] = set()
+        self._stop = threading.Event()
+        self._random = random.Random(seed)
+        self._arguments = (bootstrap_servers, prefix)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        with RecordProducer(*self._arguments) as producer:
+            number = 0
+            while not self._stop.is_set():
+                for _ in range(self._random.randint(1, 40)):
+                    record = liquidation(number / 10, event_id=f"e{number}", symbol=f"S{number % 7}")
+                    producer.send(record)
+                    if self._random.random() < 0.05:
+                        producer.send(record)
+                    self.sent.add(record.event_id)
+                    number += 1
+                self._stop.wait(0.02)
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+
+def _land_for_ever(database_url: str, bootstrap_servers: str, prefix: str) -> None:
+    with Lander(database_url, bootstrap_servers, prefix, max_records=50) as lander:
+        lander.run(threading.Event())
+
+
+def assert_exactly(database_url: str, sent: set[str]) -> None:
+    """Every acknowledged event is there once, and the counters say the same."""
+    rows = [row[0] for row in select(database_url, "SELECT event_id FROM liquidations")]
+    assert len(rows) == len(set(rows))
+    assert set(rows) == sent
+    assert select(database_url, "SELECT sum(landed_total) FROM consumer_offsets") == [(len(sent),)]
+    assert count(database_url, "dead_letters") == count(database_url, "row_conflicts") == 0
+
+
+def test_a_landing_process_killed_at_random_moments_loses_and_doubles_nothing(
+    database_url: str, kafka_server: str, topic_prefix: str
+) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["liq_pipeline.store.landing"])
+    moments = random.Random(20)
+    arguments = (database_url, kafka_server, topic_prefix)
+    landed_at_kill = []
+    with Load(kafka_server, topic_prefix, seed=1) as load:
+        for _ in range(15):
+            process = context.Process(target=_land_for_ever, args=arguments, daemon=True)
+            process.start()
+            time.sleep(moments.uniform(0.15, 0.9))
+            assert process.is_alive()
+            os.kill(process.pid or 0, signal.SIGKILL)
+            process.join(30)
+            landed_at_kill.append(count(database_url, "liquidations"))
+    # The kills hit a process at work, not one that had not begun or had nothing to do.
+    assert len(set(landed_at_kill)) > 3
+    with Lander(database_url, kafka_server, topic_prefix) as lander:
+        assert lander.land_to_end(60).reached_end
+    assert_exactly(database_url, load.sent)
+
+
+def test_a_connection_cut_again_and_again_is_not_the_records_fault(
+    database_url: str, kafka_server: str, topic_prefix: str
+) -> None:
+    stop = threading.Event()
+    total = LandResult()
+
+    def note(result: LandResult) -> None:
+        nonlocal total
+        total += result
+
+    with Load(kafka_server, topic_prefix, seed=2) as load:
+        lander = Lander(database_url, kafka_server, topic_prefix, max_records=50)
+        worker = threading.Thread(target=lander.run, args=(stop, note), daemon=True)
+        worker.start()
+        with connect(database_url) as conn:
+            conn.autocommit = True
+            cut = 0
+            deadline = time.monotonic() + 60
+            while cut < 12 and time.monotonic() < deadline:
+                cut += conn.execute(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                    " WHERE application_name = 'liq landing' AND datname = current_database()"
+                ).fetchall()[0][0]
+                time.sleep(0.1)
+    stop.set()
+    worker.join(60)
+    assert cut >= 12
+    lander.close()
+    with Lander(database_url, kafka_server, topic_prefix) as last:
+        total += last.land_to_end(60)
+    assert total.dead == 0
+    assert_exactly(database_url, load.sent)
+
+
+def test_servers_that_are_not_there_are_said_in_one_sentence(
+    database_url: str, kafka_server: str, topic_prefix: str
+) -> None:
+    with pytest.raises(ReadError, match="does not answer"):
+        Lander(database_url, "127.0.0.1:1", topic_prefix, connect_timeout_seconds=1).land_batch()
+    with pytest.raises(ReadError, match=r"has no topic .*nobody\.prices.*: run liq topics"):
+        Lander(database_url, kafka_server, "nobody.").land_batch()
+    with pytest.raises(LandingError, match=r"PostgreSQL failed .* nothing is lost") as caught:
+        Lander("postgresql://u:secret@127.0.0.1:1/d", kafka_server, topic_prefix).land_batch()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_database_without_schema_asks_for_migration(
+    empty_database_url: str, kafka_server: str, topic_prefix: str
+) -> None:
+    with pytest.raises(LandingError, match="run liq migrate"):
+        Lander(empty_database_url, kafka_server, topic_prefix).land_batch()
+
+
+# -- logs that moved -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def admin(kafka_server: str) -> Iterator[KafkaAdminClient]:
+    client = KafkaAdminClient(bootstrap_servers=kafka_server)
+    yield client
+    client.close()
+
+
+def send_prices(kafka_server: str, prefix: str, seconds: range) -> None:
+    with RecordProducer(kafka_server, prefix) as producer:
+        for second in seconds:
+            producer.send(price(second))
+
+
+def land(database_url: str, kafka_server: str, prefix: str) -> LandResult:
+    with Lander(database_url, kafka_server, prefix) as lander:
+        result = lander.land_to_end(60)
+    assert result.reached_end
+    return result
+
+
+def price_partition(database_url: str) -> int:
+    return int(select(database_url, "SELECT DISTINCT kafka_partition FROM prices")[0][0])
+
+
+def test_offsets_deleted_before_they_were_landed_are_a_gap(
+    database_url: str, kafka_server: str, topic_prefix: str, admin: KafkaAdminClient
+) -> None:
+    send_prices(kafka_server, topic_prefix, range(10))
+    assert land(database_url, kafka_server, topic_prefix).rows_landed == 10
+    send_prices(kafka_server, topic_prefix, range(10, 30))
+    partition = price_partition(database_url)
+    admin.delete_records({TopicPartition(wire_name("prices", topic_prefix), partition): 25})
+
+    result = land(database_url, kafka_server, topic_prefix)
+
+    assert (result.rows_landed, result.gaps) == (5, 1)
+    with connect(database_url) as conn:
+        (gap,) = gaps.unhealed(conn)
+        assert (gap.source, gap.from_offset, gap.to_offset) == (f"kafka:prices[{partition}]", 10, 25)
+        assert "deleted offsets 10 to 24" in gap.cause
+        assert gap.world == "real"
+        gaps.mark_permanent(conn, gap.gap_id)
+        assert gaps.unhealed(conn) == []
+    assert land(database_url, kafka_server, topic_prefix).gaps == 0
+
+
+def test_a_log_cut_under_a_running_lander_is_a_gap_and_it_goes_on(
+    database_url: str, kafka_server: str, topic_prefix: str, admin: KafkaAdminClient
+) -> None:
+    send_prices(kafka_server, topic_prefix, range(10))
+    with Lander(database_url, kafka_server, topic_prefix) as lander:
+        assert lander.land_to_end(60).rows_landed == 10
+        send_prices(kafka_server, topic_prefix, range(10, 30))
+        admin.delete_records({TopicPartition(wire_name("prices", topic_prefix), price_partition(database_url)): 25})
+        result = lander.land_to_end(60)
+    assert (result.rows_landed, result.gaps, result.reached_end) == (5, 1, True)
+
+
+def test_a_topic_made_anew_is_a_gap_and_is_read_from_its_start(
+    database_url: str, kafka_server: str, topic_prefix: str, admin: KafkaAdminClient
+) -> None:
+    """Its offsets begin again: without its identity the new records below the old offset would be skipped silently."""
+    with RawProducer(kafka_server, topic_prefix) as producer:
+        producer.send("prices", b"old garbage", partition=0)
+        for second in range(20):
+            producer.send("prices", encode(price(second)), partition=0)
+    assert land(database_url, kafka_server, topic_prefix).dead == 1
+    admin.delete_topics([wire_name("prices", topic_prefix)])
+    deadline = time.monotonic() + 30
+    while wire_name("prices", topic_prefix) in admin.list_topics():
+        assert time.monotonic() < deadline
+    ensure_topics(kafka_server, topic_prefix)
+    with RawProducer(kafka_server, topic_prefix) as producer:
+        producer.send("prices", b"new garbage", partition=0)
+        for second in range(15, 25):
+            producer.send("prices", encode(price(second)), partition=0)
+
+    result = land(database_url, kafka_server, topic_prefix)
+
+    assert (result.rows_landed, result.duplicates, result.dead, result.gaps) == (5, 5, 1, 1)
+    with connect(database_url) as conn:
+        (gap,) = gaps.unhealed(conn)
+        assert "deleted and made anew" in gap.cause
+        letters = dead_letters.list_letters(conn)
+    # The same partition and offset twice, told apart by the log's identity.
+    assert {letter.value_bytes for letter in letters} == {b"old garbage", b"new garbage"}
+    assert len({letter.cluster_id for letter in letters}) == 2
+    assert land(database_url, kafka_server, topic_prefix).read == 0
+
+
+def test_a_log_that_lost_its_tail_is_read_again_without_doubles(
+    database_url: str, kafka_server: str, topic_prefix: str
+) -> None:
+    send_prices(kafka_server, topic_prefix, range(10))
+    land(database_url, kafka_server, topic_prefix)
+    partition = price_partition(database_url)
+    with connect(database_url) as conn:  # as if five more had been landed before the broker lost them
+        conn.execute(
+            "UPDATE consumer_offsets SET next_offset = 15 WHERE topic = 'prices' AND kafka_partition = %s", [partition]
+        )
+    result = land(database_url, kafka_server, topic_prefix)
+    assert (result.rows_landed, result.duplicates, result.gaps) == (0, 10, 1)
+    with connect(database_url) as conn:
+        (gap,) = gaps.unhealed(conn)
+    assert (gap.from_offset, gap.to_offset) == (10, 15)
+    send_prices(kafka_server, topic_prefix, range(10, 12))
+    assert land(database_url, kafka_server, topic_prefix).rows_landed == 2
+
+
+def test_lost_offsets_cost_time_not_correctness(database_url: str, kafka_server: str, topic_prefix: str) -> None:
+    send_prices(kafka_server, topic_prefix, range(10))
+    with Lander(database_url, kafka_server, topic_prefix) as lander:
+        lander.land_to_end(60)
+        with connect(database_url) as conn:
+            conn.execute("DELETE FROM consumer_offsets")
+        send_prices(kafka_server, topic_prefix, range(10, 12))
+        result = lander.land_to_end(60)
+    assert (result.rows_landed, result.duplicates, result.conflicts) == (2, 10, 0)
+    assert count(database_url, "prices") == 12
+
+
+def test_a_wiped_kafka_is_said_recorded_and_survived(database_url: str, new_home: Path) -> None:
+    broker = EmbeddedKafka(new_home, free_port(), memory_mb=192)
+    broker.start()
+    try:
+        ensure_topics(broker.bootstrap_servers)
+        send_prices(broker.bootstrap_servers, "", range(10))
+        first = land(database_url, broker.bootstrap_servers, "")
+        assert (first.rows_landed, first.gaps) == (10, 0)
+        assert any("is new here" in notice for notice in first.notices)
+        broker.stop()
+        shutil.rmtree(new_home / "kafka")
+        broker.start()
+        ensure_topics(broker.bootstrap_servers)
+        send_prices(broker.bootstrap_servers, "", range(8, 13))
+
+        second = land(database_url, broker.bootstrap_servers, "")
+    finally:
+        broker.stop()
+    assert (second.rows_landed, second.duplicates, second.gaps) == (3, 2, len(IN_TOPICS))
+    assert any("was replaced by" in notice for notice in second.notices)
+    with connect(database_url) as conn:
+        assert {gap.source for gap in gaps.unhealed(conn)} == {f"kafka:{topic}" for topic in IN_TOPICS}
+    assert count(database_url, "kafka_clusters") == 2
+
+
+# -- noise -----------------------------------------------------------------------------------------------------
+
+
+def _mutated(value: bytes, noise: random.Random) -> bytes | None:
+    kind = noise.randrange(8)
+    if kind == 0:
+        return None if noise.random() < 0.3 else value[: noise.randrange(len(value))]
+    changed = bytearray(value)
+    if kind <= 3:
+        for _ in range(noise.randint(1, 4)):
+            changed[noise.randrange(len(changed))] = noise.randrange(256)
+        return bytes(changed)
+    if kind == 4:
+        place = noise.randrange(len(changed))
+        changed[place:place] = noise.choice(
+            [b"\\u0000", b"\\ud800", b"NaN", b"1e999", b"null", b"[" * 3000, b"\x00", b"-"]
+        )
+        return bytes(changed)
+    if kind == 5:
+        start = noise.randrange(len(changed))
+        del changed[start : start + noise.randint(1, 30)]
+        return bytes(changed)
+    if kind == 6:
+        digits = [index for index, byte in enumerate(changed) if chr(byte).isdigit()]
+        changed[noise.choice(digits)] = ord(noise.choice("0123456789.-e"))
+        return bytes(changed)
+    return value
+
+
+def test_thousands_of_mutated_messages_land_validly_or_die_with_a_reason(
+    database_url: str, kafka_server: str, topic_prefix: str
+) -> None:
+    noise = random.Random(4)
+    mark = Watermark(schema_version=1, world="recorded/x", watermark=T0)
+    sent = 4000
+    kinds: list[bytes] = [b"heartbeat", b"watermark", b"\xff"]
+    with RawProducer(kafka_server, topic_prefix) as producer:
+        for number in range(sent):
+            topic = noise.choice(IN_TOPICS)
+            value = encode(SAMPLES[topic](number))
+            headers: list[tuple[str, bytes]] = []
+            if noise.random() < 0.1:
+                value = encode(noise.choice([heartbeat(number), mark]))
+                headers = [("record_type", noise.choice(kinds))]
+            producer.send(topic, _mutated(value, noise), key=noise.choice([b"", b"BTC", b"\xff\x00"]), headers=headers)
+
+    result = land(database_url, kafka_server, topic_prefix)
+
+    assert result.read == sent
+    handled = result.rows_landed + result.duplicates + result.conflicts + result.heartbeats + result.watermarks
+    assert handled + result.dead == sent
+    assert handled > 300
+    assert result.dead > 300
+    assert count(database_url, "dead_letters") == result.dead
+    assert sum(count(database_url, topic) for topic in IN_TOPICS) == result.rows_landed
+    assert select(database_url, "SELECT count(*) FROM dead_letters WHERE reason = '' OR reason_code = ''") == [(0,)]
+    # Everything that landed can be read back by every program: no NaN, no infinity, no absurd time.
+    for topic in IN_TOPICS:
+        assert len(select(database_url, f"SELECT * FROM {topic}")) == count(database_url, topic)  # noqa: S608
+
+
+class _BadName(str):
+    """A header name as a careless client writes it: not UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        return b"\xff\xfename"
+
+
+def test_a_batch_that_cannot_be_taken_apart_is_a_gap_and_the_rest_lands(
+    database_url: str, kafka_server: str, topic_prefix: str
+) -> None:
+    with RawProducer(kafka_server, topic_prefix) as producer:
+        for second in range(3):
+            producer.send("prices", encode(price(second)), partition=1)
+    with RawProducer(kafka_server, topic_prefix) as producer:
+        producer.send("prices", encode(price(3)), partition=1, headers=[(_BadName("name"), b"x")])
+    with RawProducer(kafka_server, topic_prefix) as producer:
+        producer.send("prices", encode(price(4)), partition=1)
+        producer.send("liquidations", encode(liquidation(0)))
+
+    result = land(database_url, kafka_server, topic_prefix)
+
+    assert (result.landed, result.gaps) == ({"prices": 4, "liquidations": 1}, 1)
+    with connect(database_url) as conn:
+        (gap,) = gaps.unhealed(conn)
+    assert (gap.source, gap.from_offset, gap.to_offset) == ("kafka:prices[1]", 3, 4)
+    assert "cannot be taken apart" in gap.cause
+    assert land(database_url, kafka_server, topic_prefix).read == 0
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_every_compression_of_a_producer_is_read(
+    database_url: str, kafka_server: str, topic_prefix: str, codec: str
+) -> None:
+    from kafka import KafkaProducer
+
+    producer = KafkaProducer(bootstrap_servers=kafka_server, compression_type=codec, linger_ms=50)
+    for second in range(20):
+        producer.send(wire_name("prices", topic_prefix), encode(price(second)))
+    producer.close()
+    assert land(database_url, kafka_server, topic_prefix).rows_landed == 20
+
+
+def test_a_record_of_the_far_future_waits_in_dead_letters_until_its_time(
+    database_url: str, kafka_server: str, topic_prefix: str
+) -> None:
+    later = T0 + timedelta(days=36_500)
+    with RawProducer(kafka_server, topic_prefix) as producer:
+        producer.send("prices", raw(price(), event_time=later.isoformat(), received_at=later.isoformat()))
+    assert land(database_url, kafka_server, topic_prefix).dead == 1
+    assert select(database_url, "SELECT reason_code FROM dead_letters") == [("future_event",)]
