@@ -16,7 +16,7 @@ import psycopg
 import yaml
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.code_pointer import ModuleCodePointer
-from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._core.instance.ref import InstanceRef
 
 from liq_pipeline.launcher import protocol
@@ -116,8 +116,11 @@ class Stack:
 
     # -- runs -------------------------------------------------------------------------------------------------------
 
+    def reconstructable(self, job_name: str) -> ReconstructableJob:
+        return self._repository.get_reconstructable_job(job_name)
+
     def create_run(self, job_name: str, **tags: str) -> str:
-        job = self._repository.get_reconstructable_job(job_name)
+        job = self.reconstructable(job_name)
         run = self.instance.create_run_for_job(job.get_definition(), job_code_origin=job.get_python_origin(), tags=tags)
         return run.run_id
 
