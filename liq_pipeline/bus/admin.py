@@ -5,14 +5,16 @@ Belongs here: creating and checking topics. Does not: their names and numbers (t
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final
 
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
 
 from liq_pipeline.bus.topics import IN_TOPICS, OUT_TOPICS, PARTITIONS, RETENTION_DAYS, wire_name
 from liq_pipeline.errors import LiqError
 
+_SETTLE_SECONDS: Final = 10.0
 _DAY_MS: Final = 24 * 3600 * 1000
 TOPIC_CONFIG: Final[dict[str, str]] = {
     "message.timestamp.type": "LogAppendTime",
@@ -54,14 +56,8 @@ def _ensure(admin: Any, prefix: str) -> list[str]:
     missing = [name for name in names if name not in existing]
     done = []
     if missing:
-        wanted = {name: {"num_partitions": PARTITIONS, "configs": TOPIC_CONFIG} for name in missing}
-        try:
-            admin.create_topics(wanted)
-        except TopicAlreadyExistsError:
-            # Another process was faster with at least one of them; what it left out is created now.
-            _create_one_by_one(admin, wanted)
+        done += [f"created {name}" for name in _create(admin, missing)]
         admin.wait_for_topics(missing)
-        done += [f"created {name}" for name in missing]
     for topic in admin.describe_topics(names):
         count = len(topic["partitions"])
         if count < PARTITIONS:
@@ -69,32 +65,45 @@ def _ensure(admin: Any, prefix: str) -> list[str]:
                 f"topic {topic['name']} has {count} partitions and needs {PARTITIONS}: add some "
                 "(kafka-topics --alter --partitions) or choose another LIQ_KAFKA_TOPIC_PREFIX"
             )
-    return done + _correct_configs(admin, [name for name in names if name in existing])
+    return done + _correct_configs(admin, names)
 
 
-def _create_one_by_one(admin: Any, wanted: dict[str, dict[str, Any]]) -> None:
-    for name, options in wanted.items():
-        try:
-            admin.create_topics({name: options})
-        except TopicAlreadyExistsError:
-            continue
+def _create(admin: Any, names: list[str]) -> list[str]:
+    """Create topics and return those that are new: another process may be at it too."""
+    wanted = {name: {"num_partitions": PARTITIONS, "configs": TOPIC_CONFIG} for name in names}
+    answer = admin.create_topics(wanted, raise_errors=False)
+    created = []
+    for topic in answer["topics"]:
+        error = for_code(topic["error_code"])
+        if error is NoError:
+            created.append(topic["name"])
+        elif error is not TopicAlreadyExistsError:
+            raise error(topic["error_message"])
+    return created
 
 
 def _correct_configs(admin: Any, names: list[str]) -> list[str]:
     """Topics made by a broker's auto-creation, or by hand, keep the wrong clock: LogAppendTime is what we rely on."""
-    if not names:
+    wrong = _wrong_configs(admin, names)
+    if not wrong:
         return []
-    found = admin.describe_configs(
-        [ConfigResource(ConfigResourceType.TOPIC, name) for name in names], config_filter="all"
-    )["topic"]
-    changes = []
-    for name in names:
-        wrong = {key: value for key, value in TOPIC_CONFIG.items() if found[name][key]["value"] != value}
-        if wrong:
-            changes.append(ConfigResource(ConfigResourceType.TOPIC, name, wrong))
-    if not changes:
-        return []
+    changes = [ConfigResource(ConfigResourceType.TOPIC, name, configs) for name, configs in wrong.items()]
     for name, answer in admin.alter_configs(changes)["topic"].items():
         if answer != "OK":
             raise TopicsError(f"the settings of topic {name} could not be corrected: {answer}")
-    return [f"corrected {', '.join(sorted(change.configs))} of {change.name}" for change in changes]
+    # A change is in force on a broker a moment after it was accepted.
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while _wrong_configs(admin, list(wrong)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return [f"corrected {', '.join(sorted(configs))} of {name}" for name, configs in wrong.items()]
+
+
+def _wrong_configs(admin: Any, names: list[str]) -> dict[str, dict[str, str]]:
+    """topic -> the settings it must get, for the topics that need any."""
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    found = admin.describe_configs(resources, config_filter="all")["topic"]
+    wrong = {
+        name: {key: value for key, value in TOPIC_CONFIG.items() if found[name][key]["value"] != value}
+        for name in names
+    }
+    return {name: configs for name, configs in wrong.items() if configs}

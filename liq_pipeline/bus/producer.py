@@ -54,23 +54,28 @@ class RecordProducer:
         self._unacknowledged = 0
         self._failed = 0
         self._first_failure: str | None = None
+        self._client_id = client_id
+        self._producer = self._open()
+
+    def _open(self) -> KafkaProducer:
+        bounded_ms = int(min(self._delivery_timeout_seconds, 30.0) * 1000)
         try:
-            self._producer = KafkaProducer(
-                bootstrap_servers=bootstrap_servers,
-                client_id=client_id,
+            return KafkaProducer(
+                bootstrap_servers=self._servers,
+                client_id=self._client_id,
                 acks="all",
                 enable_idempotence=True,
                 linger_ms=_LINGER_MS,
                 batch_size=_BATCH_BYTES,
-                delivery_timeout_ms=int(delivery_timeout_seconds * 1000),
-                request_timeout_ms=int(min(delivery_timeout_seconds, 30.0) * 1000) - _LINGER_MS,
-                max_block_ms=int(min(delivery_timeout_seconds, 30.0) * 1000),
-                bootstrap_timeout_ms=int(min(delivery_timeout_seconds, 30.0) * 1000),
+                delivery_timeout_ms=int(self._delivery_timeout_seconds * 1000),
+                request_timeout_ms=bounded_ms - _LINGER_MS,
+                max_block_ms=bounded_ms,
+                bootstrap_timeout_ms=bounded_ms,
                 allow_auto_create_topics=False,
                 metrics_enabled=False,
             )
         except KafkaError as error:
-            raise PublishError(f"Kafka at {bootstrap_servers} does not answer: {error}") from error
+            raise PublishError(f"Kafka at {self._servers} does not answer: {error}") from error
 
     def send(self, record: Record) -> None:
         """Queue a record for its topic. Raises RecordError if it cannot be true, PublishError if it cannot queue."""
@@ -120,6 +125,9 @@ class RecordProducer:
             failed, first = self._failed, self._first_failure
             self._failed, self._first_failure = 0, None
         if failed:
+            # An idempotent producer refuses to go on after a message that can never be sent: the next one can.
+            self._producer.close(timeout=0)
+            self._producer = self._open()
             raise PublishError(f"{failed} messages were not acknowledged by Kafka at {self._servers}; first: {first}")
 
     def close(self, timeout_seconds: float = 30.0) -> None:
