@@ -63,7 +63,7 @@ class SmallWorld:
         with connect(self.database_url) as connection:
             worlds.register(connection, world, activate=True)
 
-    def play(self, seconds: int, *, garbage: int = 0) -> None:
+    def play(self, seconds: int, *, garbage: int = 0, watermark: bool = True) -> None:
         """One record of each kind for START + seconds, then the watermark."""
         time = START + timedelta(seconds=seconds)
         common = {
@@ -82,5 +82,6 @@ class SmallWorld:
             for _ in range(garbage):
                 producer.send_bytes("prices", b"not json", key=b"BTC")
             producer.flush(10)
-            producer.send_watermark(self.name, time)
-            producer.flush(10)
+            if watermark:
+                producer.send_watermark(self.name, time)
+                producer.flush(10)

@@ -19,7 +19,7 @@ from liq_pipeline.bus.codec import DecodeError, decode
 from liq_pipeline.bus.reader import OffsetsGoneError, Partition, ReadError, TopicReader
 from liq_pipeline.domain.records import Watermark
 from liq_pipeline.domain.worlds import World
-from liq_pipeline.pipeline.tick import due_points
+from liq_pipeline.pipeline.tick import LANDING_CONSUMER, due_points
 from liq_pipeline.store import worlds
 
 DEADLINE_SECONDS: Final = 2.0
@@ -45,6 +45,14 @@ class _Look:
     """When a real world's next point comes; None where only looking again can tell."""
 
 
+@dataclass(frozen=True)
+class BusState:
+    """clock: the newest watermark among the newest messages, if there is one. ends: where each partition ends."""
+
+    clock: datetime | None
+    ends: dict[Partition, int]
+
+
 class BusClock:
     """The newest watermark in Kafka, ahead of what has landed. Connects when first asked, and anew after an error."""
 
@@ -53,16 +61,13 @@ class BusClock:
         self._topic_prefix = topic_prefix
         self._reader: TopicReader | None = None
 
-    def read(self, world: str) -> tuple[datetime | None, int | None]:
-        """(newest watermark of the world among the newest messages, end offset of the partition that was read).
-
-        Nones if Kafka does not answer in time.
-        """
+    def read(self, world: str) -> BusState | None:
+        """How far the world has come in Kafka; None if Kafka does not answer in time."""
         try:
             return self._read(world)
         except (ReadError, OffsetsGoneError):
             self.close()
-            return None, None
+            return None
 
     def close(self) -> None:
         """Disconnect."""
@@ -71,28 +76,28 @@ class BusClock:
                 self._reader.close()
             self._reader = None
 
-    def _read(self, world: str) -> tuple[datetime | None, int | None]:
+    def _read(self, world: str) -> BusState:
         if self._reader is None:
             self._reader = TopicReader(
                 self._bootstrap_servers,
                 self._topic_prefix,
-                topics=[_PEEK.topic],
-                partitions=[_PEEK.partition],
                 client_id="liq-tick-sensor",
                 timeout_seconds=DEADLINE_SECONDS,
             )
-        bounds = self._reader.bounds()[_PEEK]
-        self._reader.seek({_PEEK: max(bounds.begin, bounds.end - _PEEK_MESSAGES)})
+        bounds = self._reader.bounds()
+        ends = {partition: bound.end for partition, bound in bounds.items()}
+        peek_from = max(bounds[_PEEK].begin, bounds[_PEEK].end - _PEEK_MESSAGES)
+        self._reader.seek({**ends, _PEEK: peek_from})
         newest: datetime | None = None
         deadline = time.monotonic() + DEADLINE_SECONDS
-        while self._reader.position(_PEEK) < bounds.end and time.monotonic() < deadline:
+        while self._reader.position(_PEEK) < ends[_PEEK] and time.monotonic() < deadline:
             for message in self._reader.poll(_PEEK_MESSAGES, POLL_SECONDS).get(_PEEK, []):
                 # What cannot be decoded is landing's business.
                 with contextlib.suppress(DecodeError):
                     mark = decode(_PEEK.topic, message.value, message.headers, None)
                     if isinstance(mark, Watermark) and mark.world == world:
                         newest = mark.watermark if newest is None else max(newest, mark.watermark)
-        return newest, bounds.end
+        return BusState(newest, ends)
 
 
 def wait_for_due(
@@ -133,9 +138,10 @@ def _look(conn: psycopg.Connection[Any], bus_clock: BusClock, wall_now: datetime
         now: datetime | None = wall_now
     else:
         landed = worlds.clock(conn, world, wall_now)
-        on_bus, end = bus_clock.read(world.name)
-        now = max((t for t in (landed, on_bus) if t is not None), default=None)
-        if on_bus is None and end is not None and end > _next_offset(conn):
+        bus = bus_clock.read(world.name)
+        now = max((t for t in (landed, bus.clock if bus else None) if t is not None), default=None)
+        if bus is not None and bus.clock is None and _waits_to_land(conn, bus.ends):
+            # A long history comes before the first watermark: land it while the rest is still being sent.
             return _Look(Due(is_due=True, reason="Records wait in Kafka to be landed."), None)
     if now is None:
         return _Look(Due(is_due=False, reason=f"World {world.name} has no clock yet."), None)
@@ -166,13 +172,14 @@ def _last_ticks(conn: psycopg.Connection[Any], world: World) -> dict[str, dateti
     return {stream: newest for stream, newest in rows if newest is not None}
 
 
-def _next_offset(conn: psycopg.Connection[Any]) -> int:
-    row = conn.execute(
-        "SELECT next_offset FROM consumer_offsets WHERE consumer = 'landing' AND topic = %s AND kafka_partition = %s"
-        " ORDER BY updated_at DESC LIMIT 1",
-        [_PEEK.topic, _PEEK.partition],
-    ).fetchone()
-    return 0 if row is None else int(row[0])
+def _waits_to_land(conn: psycopg.Connection[Any], ends: dict[Partition, int]) -> bool:
+    rows = conn.execute(
+        "SELECT topic, kafka_partition, next_offset FROM consumer_offsets WHERE consumer = %s AND cluster_id ="
+        " (SELECT cluster_id FROM consumer_offsets WHERE consumer = %s ORDER BY updated_at DESC LIMIT 1)",
+        [LANDING_CONSUMER, LANDING_CONSUMER],
+    ).fetchall()
+    landed = {Partition(topic, number): offset for topic, number, offset in rows}
+    return any(end > landed.get(partition, 0) for partition, end in ends.items())
 
 
 def outbox_due(conn: psycopg.Connection[Any], now: datetime) -> bool:

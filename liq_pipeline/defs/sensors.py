@@ -95,9 +95,7 @@ def deliver_when_due(context: SensorEvaluationContext) -> RunRequest | SkipReaso
     minimum_interval_seconds=EVERY_LOOP_SECONDS,
     # `liq up` tells its children the mode in force; where it is not known, the evaluation asks each time.
     default_status=(
-        DefaultSensorStatus.STOPPED
-        if get_settings().mode in ("simulated", "recorded")
-        else DefaultSensorStatus.RUNNING
+        DefaultSensorStatus.STOPPED if get_settings().mode in ("simulated", "recorded") else DefaultSensorStatus.RUNNING
     ),
     description="Live mode only: requests a polling round so that its answers are there at the next market point.",
 )

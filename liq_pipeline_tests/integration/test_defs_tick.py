@@ -216,6 +216,19 @@ def test_the_sensor_sees_that_a_played_world_went_on_before_anything_landed(
     assert isinstance(ask_tick_sensor(instance), RunRequest)
 
 
+def test_a_history_is_landed_while_the_rest_of_it_is_still_being_sent(
+    in_force: SmallWorld, instance: DagsterInstance
+) -> None:
+    in_force.activate()
+    in_force.play(0, watermark=False)
+    assert isinstance(ask_tick_sensor(instance), RunRequest)
+    landed = run_job(instance, in_force.services())
+    assert materialized(landed) == {keys.TABLE[t]: {"rows": 1} for t in ("prices", "funding_rates", "open_interest")}
+    waiting = ask_tick_sensor(instance)
+    assert isinstance(waiting, SkipReason)
+    assert "has no clock yet" in str(waiting.skip_message)
+
+
 def test_the_sensor_survives_kafka_being_away(
     in_force: SmallWorld, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
