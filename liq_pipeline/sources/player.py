@@ -50,7 +50,7 @@ _T = TypeVar("_T")
 
 MAX_AHEAD: Final = 200_000
 """Messages sent beyond what has landed: past this, a killed player would have too much to send again."""
-BATCH_MESSAGES: Final = 5_000
+BATCH_MESSAGES: Final = 10_000
 """Steps are gathered up to this many messages per watermark when the player has to hurry."""
 LANDED_POLL_SECONDS: Final = 0.5
 SNAPSHOT_FOLDER: Final = "simulation"
@@ -213,6 +213,11 @@ class Player:
         self._played_to: datetime | None = None
         self._in_flight: deque[tuple[datetime, int]] = deque()
         self._in_flight_messages = 0
+
+    @property
+    def sent(self) -> int:
+        """Messages acknowledged so far, watermarks not counted."""
+        return self._sent
 
     def run(self, after: datetime | None, *, until_now: bool = False) -> PlayResult:
         """Play what lies after `after`, until the end, the stop event, or (until_now) the present moment."""

@@ -34,6 +34,7 @@ PRICE_SECONDS: Final = 10
 FUNDING_SECONDS: Final = 60
 RATIO_SECONDS: Final = 300
 AVERAGE_SECONDS: Final = 60
+"""In steps longer than this, in the history, once an hour: nothing looks back on it."""
 AVERAGE_VENUE: Final = "sim_average"
 
 _SHARE_LIFE: Final = 3 * DAY
@@ -132,7 +133,7 @@ class Feeds:
         records += self._prices_and_open_interest(time, marks, share * market.open_interest_base[:, None])
         if end % FUNDING_SECONDS == 0:
             records += self._funding(end, time, marks)
-        if end % AVERAGE_SECONDS == 0:
+        if end % AVERAGE_SECONDS == 0 and (seconds <= AVERAGE_SECONDS or end % 3600 == 0):
             records += self._averages(time, price)
         if end % RATIO_SECONDS == 0:
             records += self._ratios(time)

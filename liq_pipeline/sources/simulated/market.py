@@ -52,7 +52,7 @@ SHOCKS_PER_DAY: Final = 0.55
 """Market-wide news that hits the price at once; most pass, some meet a crowded market."""
 OWN_JUMPS_PER_DAY: Final = 0.25
 MOMENTUM_LIFE: Final = 14 * HOUR
-SENTIMENT_LIFE: Final = 8 * HOUR
+SENTIMENT_LIFE: Final = 14 * HOUR
 TURNOVER_LIFE: Final = 22 * HOUR
 """Mean holding time of a position: volume runs at about one open interest per day."""
 APPETITE_LIFE: Final = 30 * HOUR

@@ -13,7 +13,7 @@ import logging
 import os
 import zipfile
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,6 @@ from liq_pipeline.sources.simulated.feeds import Feeds, FeedState
 from liq_pipeline.sources.simulated.market import DAY, Market, MarketState
 from liq_pipeline.sources.simulated.transfers import Transfers, TransferState
 from liq_pipeline.sources.simulated.world import (
-    HISTORY,
     HISTORY_STEP_SECONDS,
     STEP_SECONDS,
     Simulation,
@@ -101,14 +100,14 @@ class SimulatedSource:
             self._snapshots.prune(int(time.timestamp()))
 
     def steps(self, after: datetime | None) -> Iterator[Step]:
-        """History steps of 300 s up to the epoch (together: complete at the epoch), then steps of 10 s without end."""
+        """History in steps of 300 s, complete only as a whole and at the epoch; then steps of 10 s without end."""
         start = None if after is None else int(after.timestamp())
-        epoch = int(self._simulation.epoch.timestamp())
+        epoch, first = int(self._simulation.epoch.timestamp()), int(self._simulation.first_time.timestamp())
         engine, time = self._resume(start)
         while time < epoch:
             time += HISTORY_STEP_SECONDS
             messages = engine.step(time, HISTORY_STEP_SECONDS)
-            if time > epoch - HISTORY.total_seconds() and (start is None or time > start):
+            if time > first and (start is None or time > start):
                 yield Step(datetime.fromtimestamp(time, UTC), messages, is_complete=time == epoch)
         if self._snapshots is not None and time == epoch:
             self._snapshots.save(time, engine.arrays())
@@ -134,8 +133,7 @@ class SimulatedSource:
                 time, arrays = found
                 engine.restore(arrays)
                 return engine, time
-        first = self._simulation.epoch - HISTORY - timedelta(seconds=WARM_UP_SECONDS)
-        return engine, int(first.timestamp())
+        return engine, int(self._simulation.first_time.timestamp()) - WARM_UP_SECONDS
 
 
 class Snapshots:

@@ -28,7 +28,7 @@ CHAIN: Final = "ethereum"
 BLOCK_SECONDS: Final = 12
 _FIRST_SLOT_TIME: Final = 1_606_824_023 % BLOCK_SECONDS
 _KNOWN_GRID_SECONDS: Final = 10
-TRANSFERS_PER_SECOND: Final = 4 / 300
+TRANSFERS_PER_SECOND: Final = 3 / 300
 """Transfers of note, around exchanges; dust and on-chain trading are left out."""
 SURGE_FACTOR: Final = 2.5
 _BIAS_LIFE: Final = 0.5 * DAY

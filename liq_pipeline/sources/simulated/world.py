@@ -25,7 +25,7 @@ from liq_pipeline.errors import LiqError
 from liq_pipeline.sources.simulated import feeds, transfers
 from liq_pipeline.sources.simulated.market import MODEL_VERSION, Instrument, Script
 
-HISTORY: Final = timedelta(days=30)
+HISTORY_HOURS: Final = 720
 HISTORY_STEP_SECONDS: Final = 300
 STEP_SECONDS: Final = MARKET_STEP_SECONDS
 LONGEST_PAUSE: Final = timedelta(hours=24)
@@ -50,6 +50,8 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True):
     symbols: tuple[str, ...]
     model_version: int
     scripts: tuple[Script, ...] = ()
+    history_hours: int = HISTORY_HOURS
+    """Length of the 5-min history before the epoch: what percentiles look back on."""
     generated_to: datetime
     """No step after this has been handed out yet: from here on the future may still be scripted."""
 
@@ -57,6 +59,11 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """The world's name."""
         return f"simulated/{self.seed}"
+
+    @property
+    def first_time(self) -> datetime:
+        """Where the history begins."""
+        return self.epoch - timedelta(hours=self.history_hours)
 
     @property
     def seed_number(self) -> int:
@@ -76,7 +83,7 @@ def describe(simulation: Simulation) -> World:
             expected={**feeds.expectations(), **transfers.expectations()},
             description=f"A simulated market, not real, since {simulation.epoch:%Y-%m-%d %H:%M} UTC.",
         ),
-        first_time=simulation.epoch - HISTORY,
+        first_time=simulation.first_time,
     )
 
 
