@@ -157,7 +157,7 @@ def timescale_server(server_home: Path) -> Iterator[EmbeddedPostgres]:
 @pytest.fixture
 def timescale_url(timescale_server: EmbeddedPostgres) -> Iterator[str]:
     """A fresh, empty database on a TimescaleDB server of the Apache edition, dropped after the test."""
-    name = _create_database(timescale_server, "template1")
+    name = _create_database(timescale_server, "template0")
     yield timescale_server.url(name)
     _drop_database(timescale_server, name)
 
