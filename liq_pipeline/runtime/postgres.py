@@ -213,20 +213,28 @@ class EmbeddedPostgres:
         self._binaries = binaries
 
     def _copy_of(self, binaries: Path) -> Path:
-        """The wheel may lie under a folder only root may read: copy the whole installation under the home."""
+        """The wheel may lie under a folder only root may read: copy the installation, with its libraries, to the home.
+
+        A wheel keeps the libraries it brings in `<package>.libs` beside `<package>`, and its binaries look for them
+        there: both are copied at the same distance.
+        """
+        installation = binaries.parent
+        package = installation.parent
         target = self.directory / "programs"
+        copied = target / package.name / installation.name
         marker = target / ".complete"
         if not marker.is_file() or marker.read_text() != str(binaries):
             shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(binaries.parent, target, symlinks=True, ignore=shutil.ignore_patterns("include"))
-            for path in target.rglob("*"):
+            shutil.copytree(installation, copied, symlinks=True, ignore=shutil.ignore_patterns("include"))
+            libraries = package.with_name(f"{package.name}.libs")
+            if libraries.is_dir():
+                shutil.copytree(libraries, target / libraries.name, symlinks=True)
+            for path in (target, *target.rglob("*")):
                 if not path.is_symlink():
-                    path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
-            for program in (target / "bin").iterdir():
-                program.chmod(0o755)
-            target.chmod(0o755)
+                    may_run = path.is_dir() or path.stat().st_mode & 0o100
+                    path.chmod(path.stat().st_mode | (0o055 if may_run else 0o044))
             marker.write_text(str(binaries))
-        return target / binaries.name
+        return copied / binaries.name
 
     def _initialise(self) -> None:
         """initdb into a folder beside, then one rename: a kill in between leaves nothing that looks finished."""
@@ -251,6 +259,7 @@ class EmbeddedPostgres:
                     *self._program("initdb"),
                     *("--pgdata", str(fresh), "--username", ROLE, "--pwfile", str(handed)),
                     *("--auth", "scram-sha-256", "--encoding", "UTF8", "--no-locale", "--data-checksums"),
+                    *(("--no-sync",) if self._settings.get("fsync") == "off" else ()),
                 ],
                 capture_output=True,
                 text=True,

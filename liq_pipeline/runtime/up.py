@@ -22,7 +22,6 @@ from urllib.parse import urlsplit
 
 import psycopg
 from rich.console import Console
-from rich.panel import Panel
 
 from liq_pipeline.errors import LiqError
 from liq_pipeline.runtime import completion, dagster_home, parts
@@ -39,6 +38,11 @@ DATABASE: Final = "liq"
 LOOK_SECONDS: Final = 1.0
 STUCK_SECONDS: Final = 300.0
 """`--once` gives up when neither landing nor scoring has moved for this long."""
+
+_SIMULATED: Final = (
+    " SIMULATED MARKET: every price, score and alert here is invented; nothing goes to external channels "
+    "unless LIQ_ALERT_UNREAL=true "
+)
 
 _T = TypeVar("_T")
 
@@ -298,34 +302,36 @@ class _Run:
         database = f"{place.hostname}:{place.port or 5432}, database {place.path.lstrip('/')}"
         self._say(f"up: Dagster at {self._endpoints.dagster_url}")
         lines = [
-            f"Dagster     {self._endpoints.dagster_url}",
-            f"PostgreSQL  {database}",
-            f"Kafka       {self._endpoints.kafka_bootstrap_servers}",
-            f"Mode        {mode}: {reason}",
+            "",
+            f"  Dagster     {self._endpoints.dagster_url}",
+            f"  PostgreSQL  {database}",
+            f"  Kafka       {self._endpoints.kafka_bootstrap_servers}",
+            f"  Mode        {mode}: {reason}",
+            "",
+            "  Next, in another shell:",
+            *(f"    {number}. {text}" for number, text in enumerate(self._next_steps(mode), start=1)),
+            "",
+            "  Ctrl-C stops everything cleanly.",
+            "",
         ]
         if mode == "simulated":
-            lines.append("")
-            lines.append("SIMULATED MARKET: every price, score and alert here is invented. Nothing goes to external")
-            lines.append("channels unless LIQ_ALERT_UNREAL=true.")
-        lines += ["", "Next, in another shell:"]
-        lines += [f"  {number}. {text}" for number, text in enumerate(self._next_steps(mode), start=1)]
-        lines += ["", "Ctrl-C stops everything cleanly."]
-        style = "yellow" if mode == "simulated" else "green"
-        self._console.print(Panel("\n".join(lines), border_style=style, expand=False), highlight=False)
+            self._console.print(_SIMULATED, style="bold black on yellow", highlight=False)
+        for line in lines:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _next_steps(self, mode: EffectiveMode) -> list[str]:
         liq = _liq_command(self._settings)
         assert self._endpoints is not None  # noqa: S101 - called by start() after it is set
         steps = [
-            f"{liq} watch    the live table: risk, its parts, pressure, coverage, alerts",
-            f"{self._endpoints.dagster_url}/asset-groups    the asset graph, from topic to alert",
+            f"{liq} watch: the live table of risk, its parts, pressure, coverage and alerts",
+            f"{self._endpoints.dagster_url}/asset-groups: the asset graph, from topic to alert",
         ]
         if mode == "live":
-            steps.append(f"{liq} alerts test    after LIQ_ALERT_URLS is set: a test message through every channel")
+            steps.append(f"{liq} alerts test: a test message through every channel of LIQ_ALERT_URLS")
         elif mode == "simulated":
-            steps.append(f"{liq} doctor    what is missing to go live (LIQ_MODE=live), and how to mend it")
+            steps.append(f"{liq} doctor: what is missing to go live (LIQ_MODE=live), and how to mend it")
         else:
-            steps.append(f"{liq} alerts list --all    the alerts of the recording, with their receipts")
+            steps.append(f"{liq} alerts list --all: the alerts of the recording, with their receipts")
         return steps
 
 
