@@ -10,6 +10,7 @@ very same numbers. Nothing is interpolated: each order statistic is a value that
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,11 +60,14 @@ def order_statistics(values: Floats) -> tuple[Floats, int]:
 
     NaN throughout if none is known.
     """
-    known = np.sort(values[~np.isnan(values)])
-    if known.size == 0:
+    return _spaced(np.sort(_known(values)))
+
+
+def _spaced(ascending: Floats) -> tuple[Floats, int]:
+    if ascending.size == 0:
         return np.full(QUANTILES, np.nan), 0
-    place = (np.arange(QUANTILES, dtype=np.int64) * (known.size - 1) + (QUANTILES - 1) // 2) // (QUANTILES - 1)
-    return known[place], int(known.size)
+    place = (np.arange(QUANTILES, dtype=np.int64) * (ascending.size - 1) + (QUANTILES - 1) // 2) // (QUANTILES - 1)
+    return ascending[place], int(ascending.size)
 
 
 def build_references(
@@ -89,11 +93,41 @@ def build_references(
                 series = values[symbol, venue]
                 if np.isnan(series).all():
                     continue
-                for position, end in enumerate(last):
-                    window = series[max(0, end + 1 - span) : max(0, end + 1)]
-                    quantiles[symbol, venue, position], observations[symbol, venue, position] = order_statistics(window)
+                for position, ascending in enumerate(_sorted_windows(series, last.tolist(), span)):
+                    quantiles[symbol, venue, position], observations[symbol, venue, position] = _spaced(ascending)
         built[name] = Reference(quantiles, observations)
     return References(days, built, needed_observations(min_lookback_hours, bars.step_seconds))
+
+
+def _sorted_windows(series: Floats, last: list[int], span: int) -> Iterator[Floats]:
+    """For each end in `last` (ascending), the known values of the `span` bars up to it, sorted.
+
+    A day's window shares 29 of 30 days with the day before: what left is taken out of the sorted values and what came
+    is put in, which is several times faster than sorting anew.
+    """
+    ascending = np.empty(0)
+    start = stop = 0
+    for end in last:
+        new_start, new_stop = max(0, end + 1 - span), max(0, min(end + 1, series.size))
+        leaving = np.sort(_known(series[start : min(new_start, stop)]))
+        entering = np.sort(_known(series[max(stop, new_start) : new_stop]))
+        # The nth of equal leaving values takes the place of the nth of them in the window.
+        nth = np.arange(leaving.size) - np.searchsorted(leaving, leaving, side="left")
+        stays = np.ones(ascending.size, dtype=bool)
+        stays[np.searchsorted(ascending, leaving, side="left") + nth] = False
+        staying = ascending[stays]
+        place = np.searchsorted(staying, entering) + np.arange(entering.size)
+        is_old = np.ones(staying.size + entering.size, dtype=bool)
+        is_old[place] = False
+        ascending = np.empty(is_old.size)
+        ascending[place] = entering
+        ascending[is_old] = staying
+        start, stop = new_start, new_stop
+        yield ascending
+
+
+def _known(values: Floats) -> Floats:
+    return values[~np.isnan(values)]
 
 
 def percentile(references: References, feature: str, day_index: Integers, values: Floats) -> Floats:
@@ -115,7 +149,9 @@ def percentile(references: References, feature: str, day_index: Integers, values
                 quantiles = reference.quantiles[symbol, venue, day]
                 value = values[symbol, venue, first:stop]
                 below = np.searchsorted(quantiles, value, side="left")
-                at_or_below = np.searchsorted(quantiles, value, side="right")
+                at_or_below = below
+                if (quantiles[np.minimum(below, QUANTILES - 1)] == value).any():
+                    at_or_below = np.searchsorted(quantiles, value, side="right")
                 rank = (below + at_or_below) / (2.0 * QUANTILES)
                 result[symbol, venue, first:stop] = np.where(np.isnan(value), np.nan, rank)
     return result

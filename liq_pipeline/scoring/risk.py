@@ -134,6 +134,8 @@ def venue_mean(values: Floats) -> Floats:
 
     Added in the venues' order, so that the result does not depend on how many points are computed at once.
     """
+    if values.shape[1] == 1:
+        return values[:, 0]
     known = ~np.isnan(values)
     total = np.zeros((values.shape[0], values.shape[2]))
     for venue in range(values.shape[1]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liq_pipeline.scoring.bars import empty_bars
@@ -93,3 +93,24 @@ class TestLookback:
         assert built.observations[0, 0].tolist() == [24, 48]
         assert (built.quantiles[0, 0, 0, 0], built.quantiles[0, 0, 0, -1]) == (1.0, 24.0)
         assert (built.quantiles[0, 0, 1, 0], built.quantiles[0, 0, 1, -1]) == (25.0, 72.0)
+
+    @settings(max_examples=50, deadline=None)
+    @given(
+        st.lists(st.one_of(st.integers(0, 5).map(float), st.just(float("nan"))), min_size=72, max_size=240),
+        st.lists(st.integers(0, 12), min_size=1, max_size=6, unique=True),
+        st.integers(1, 60),
+    )
+    def test_sliding_from_day_to_day_equals_sorting_each_window_anew(
+        self, values: list[float], days: list[int], hours: int
+    ) -> None:
+        bars = empty_bars(("BTC",), ("a",), 3600, 3600, len(values))
+        series = np.array(values)
+        chosen = np.array(sorted(days))
+        built = build_references(
+            bars, {"x": series[np.newaxis, np.newaxis]}, chosen, lookback_hours=hours, min_lookback_hours=1
+        ).features["x"]
+        for position, day in enumerate(sorted(days)):
+            window = series[max(0, 24 * day - hours) : 24 * day]
+            quantiles, count = order_statistics(window)
+            assert built.observations[0, 0, position] == count
+            assert np.array_equal(built.quantiles[0, 0, position], quantiles, equal_nan=True)
