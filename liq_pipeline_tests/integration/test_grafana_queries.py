@@ -238,4 +238,4 @@ def test_everything_reads_from_the_provisioned_data_source() -> None:
     assert used == {source["uid"]}
     kinds = set(re.findall(r'"type": "(grafana-[^"]+)"', json.dumps(DASHBOARD)))
     assert kinds == {source["type"]}
-    assert source["secureJsonData"]["password"].startswith("${LIQ_")
+    assert source["secureJsonData"]["password"].startswith("${GRAFANA_DATABASE_")

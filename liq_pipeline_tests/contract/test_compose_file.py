@@ -1,0 +1,280 @@
+"""docker-compose.yml against what the program really has: settings, commands, ports, files, roles.
+
+No Docker runs here: what can be held without it is held, so that the file does not rot beside the program.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import typer.main
+import yaml
+from pydantic_settings import BaseSettings
+
+from liq_pipeline.cli import app
+from liq_pipeline.runtime.kafka_jars import COORDINATES
+from liq_pipeline.runtime.postgres import EmbeddedPostgres, find_binaries
+from liq_pipeline.settings import Settings
+from liq_pipeline.store.migrations import migrate
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("liq_pipeline")}
+SOURCES = {"collector", "player", "recording"}
+EXAMPLE = (ROOT / ".env.example").read_text()
+EXAMPLE_VALUES = dict(re.findall(r"^([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
+SECRETS = {"POSTGRES_PASSWORD", "DATABASE_PASSWORD", "READER_PASSWORD", "GRAFANA_ADMIN_PASSWORD", "KAFKA_CLUSTER_ID"}
+
+
+def settings_variables(of: type[BaseSettings] = Settings) -> set[str]:
+    """Every environment variable that the settings read."""
+    names = set()
+    for name, field in of.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseSettings):
+            names |= settings_variables(field.annotation)
+        elif isinstance(field.validation_alias, str):
+            names.add(field.validation_alias)
+        else:
+            names.add(f"{of.model_config['env_prefix']}{name}".upper())
+    return names
+
+
+def dagster_variables() -> set[str]:
+    """Every environment variable that Dagster's own files read."""
+    text = (ROOT / "dagster.yaml").read_text() + (ROOT / "docker" / "workspace.yaml").read_text()
+    return set(re.findall(r"env: ([A-Z_]+)", text))
+
+
+def interpolate(text: str, values: dict[str, str]) -> str:
+    """As compose does it for the forms that the file uses; KeyError with the message for a required one."""
+
+    def value(match: re.Match[str]) -> str:
+        name, kind, rest = match.groups()
+        if values.get(name):
+            return values[name]
+        if kind == ":?":
+            raise KeyError(f"{name}: {rest}")
+        return rest or ""
+
+    return re.sub(r"\$\{([A-Z_]+)(?:(:\?|:-)([^}]*))?\}", value, text)
+
+
+def test_every_part_of_the_system_is_there() -> None:
+    expected = {"kafka", "kafka-ui", "timescaledb", "grafana", "init", "webserver", "daemon", "code", "launcher"}
+    assert expected | SOURCES <= set(SERVICES)
+
+
+def test_our_variables_are_variables_that_the_program_reads() -> None:
+    known = settings_variables() | dagster_variables() | {"DAGSTER_HOME", "DAGSTER_DISABLE_TELEMETRY"}
+    ours = re.compile(r"^(LIQ_|DAGSTER_|COINGECKO_|ETHERSCAN_)")
+    for service in OURS.values():
+        for name in service["environment"]:
+            assert not ours.match(name) or name in known, name
+    mentioned = set(re.findall(r"^#? ?((?:LIQ|COINGECKO|ETHERSCAN)_[A-Z_]+)=", EXAMPLE, re.MULTILINE))
+    assert mentioned
+    assert mentioned <= known
+
+
+def test_all_that_dagster_s_files_need_is_given() -> None:
+    for service in OURS.values():
+        assert dagster_variables() | {"DAGSTER_HOME"} <= set(service["environment"])
+
+
+def test_the_modes_offered_are_modes_and_each_starts_its_one_source() -> None:
+    profiles = {profile: name for name in SOURCES for profile in SERVICES[name]["profiles"]}
+    assert profiles == {"live": "collector", "simulated": "player", "recorded": "recording"}
+    for mode, name in profiles.items():
+        Settings(mode=mode)  # type: ignore[arg-type]
+        command = SERVICES[name]["command"]
+        assert command[:2] == ["liq", "collect"] or command[command.index("--mode") + 1] == mode
+    assert EXAMPLE_VALUES["COMPOSE_PROFILES"] == EXAMPLE_VALUES["LIQ_MODE"] == "simulated"
+    assert all(not service.get("profiles") for name, service in SERVICES.items() if name not in SOURCES)
+
+
+def test_there_are_no_default_passwords() -> None:
+    assert {name for name in EXAMPLE_VALUES if name in SECRETS} == SECRETS
+    assert all(EXAMPLE_VALUES[name] == "" for name in SECRETS)
+    for name in SECRETS:
+        uses = re.findall(rf"\$\{{{name}[^}}]*\}}", TEXT)
+        assert uses, name
+        assert all(use.startswith(f"${{{name}:?") for use in uses)
+    for service in SERVICES.values():
+        for name, value in service["environment"].items():
+            if "PASSWORD" in name:
+                assert re.fullmatch(r"\$\{[A-Z_]+:\?[^}]+\}", value), name
+
+
+@pytest.mark.parametrize("missing", sorted(SECRETS | {"LIQ_MODE"}))
+def test_compose_refuses_to_start_while_a_secret_is_missing(missing: str) -> None:
+    values = {**EXAMPLE_VALUES, **dict.fromkeys(SECRETS, "x"), missing: ""}
+    with pytest.raises(KeyError, match=missing):
+        interpolate(TEXT, values)
+    assert "${" not in interpolate(TEXT, {**values, missing: "x"})
+
+
+def test_everything_is_published_on_loopback_only_and_on_the_ports_people_know() -> None:
+    defaults = Settings()
+    published = {}
+    for name, service in SERVICES.items():
+        assert service.get("network_mode") != "host"
+        for port in service.get("ports", []):
+            host, outside, inside = re.fullmatch(r"([\d.]+):(\$\{.+\}):(\d+)", port).groups()  # type: ignore[union-attr]
+            assert host == "127.0.0.1", name
+            published[name] = (int(interpolate(outside, {})), int(inside))
+    assert published["webserver"][0] == defaults.dagster_port
+    assert published["kafka"][0] == defaults.kafka_port
+    assert published["timescaledb"][0] == defaults.postgres_port
+    assert len({outside for outside, _ in published.values()}) == len(published), "two services on one port"
+    for name, (outside, _) in published.items():
+        variable = re.search(r"\$\{([A-Z_]+)", SERVICES[name]["ports"][0])
+        assert variable is not None
+        assert int(EXAMPLE_VALUES[variable.group(1)]) == outside
+
+
+def test_the_code_server_listens_where_the_others_look() -> None:
+    port = str(Settings().code_server_port)
+    command = SERVICES["code"]["command"]
+    assert command[command.index("-p") + 1] == port
+    assert port in " ".join(SERVICES["code"]["healthcheck"]["test"])
+    assert {service["environment"]["LIQ_CODE_SERVER_PORT"] for service in OURS.values()} == {port}
+    [location] = yaml.safe_load((ROOT / "docker" / "workspace.yaml").read_text())["load_from"]
+    assert location["grpc_server"]["host"] == "code"
+    assert str(Settings().metrics_port) in " ".join(SERVICES["metrics"]["healthcheck"]["test"])
+
+
+def test_every_command_is_one_that_exists() -> None:
+    click_commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    for name, service in OURS.items():
+        words = " ".join(service["command"])
+        called = re.findall(r"\bliq ([a-z-]+)", words)
+        assert set(called) <= click_commands, name
+        modules = re.findall(r"-m ([a-z_.]+)", words)
+        for module in modules:
+            assert importlib.util.find_spec(module) is not None, module
+        assert called or modules, name
+
+
+def test_images_are_pinned_and_kafka_is_the_release_that_is_embedded() -> None:
+    images = [service["image"] for service in SERVICES.values()]
+    images.append(re.search(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE).group(1))  # type: ignore[union-attr]
+    for image in images:
+        assert re.fullmatch(r"[a-z0-9_/-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*", image), image
+    [kafka] = [each for each in COORDINATES if "kafka_2.13" in each]
+    assert SERVICES["kafka"]["image"].endswith(f":{kafka.rpartition(':')[2]}")
+
+
+def test_what_runs_for_long_has_a_health_check_and_what_waits_waits_for_one() -> None:
+    for name, service in SERVICES.items():
+        # The sources are judged by what arrives (metrics, `liq status`), not by their process.
+        assert ("healthcheck" in service) == (name != "init" and name not in SOURCES), name
+        for other, how in service.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in SERVICES[other]
+            else:
+                assert (other, how["condition"]) == ("init", "service_completed_successfully")
+    assert SERVICES["init"]["restart"] == "no"
+    assert SERVICES["init"]["command"][-1] == "liq migrate && liq topics"
+
+
+def test_every_volume_is_declared_and_every_mounted_file_is_there() -> None:
+    for service in SERVICES.values():
+        for volume in service.get("volumes", []):
+            source = interpolate(volume, {}).split(":")[0]
+            if source.startswith("./"):
+                assert source == "./recording" or (ROOT / source).exists(), source
+            else:
+                assert source in COMPOSE["volumes"]
+
+
+def test_grafana_gets_what_its_data_source_asks_for() -> None:
+    asked = set(
+        re.findall(r"\$\{([A-Z_]+)\}", (ROOT / "grafana/provisioning/datasources/timescaledb.yaml").read_text())
+    )
+    assert asked
+    assert asked <= set(SERVICES["grafana"]["environment"])
+    [provider] = yaml.safe_load((ROOT / "grafana/provisioning/dashboards/liq_pipeline.yaml").read_text())["providers"]
+    mounts = [volume.split(":")[1] for volume in SERVICES["grafana"]["volumes"]]
+    assert provider["options"]["path"] in mounts
+
+
+def test_the_image_holds_all_that_the_program_needs_at_run_time() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    copied = {word for line in re.findall(r"^COPY (.+)$", dockerfile, re.MULTILINE) for word in line.split()[:-1]}
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    for path in copied:
+        assert (ROOT / path).exists(), path
+        assert f"!{path}" in ignored, f"{path} does not reach the build"
+    assert {"liq_pipeline", "sql", "dagster.yaml", "constraints.txt"} <= copied
+    assert re.search(r"^USER liq$", dockerfile, re.MULTILINE)
+
+
+def test_new_env_fills_every_secret_once_and_for_its_owner_only(tmp_path: Path) -> None:
+    (tmp_path / "docker").mkdir()
+    shutil.copy(ROOT / "docker" / "new-env.sh", tmp_path / "docker")
+    shutil.copy(ROOT / ".env.example", tmp_path)
+    command = ["sh", str(tmp_path / "docker" / "new-env.sh")]
+    subprocess.run(command, check=True, capture_output=True)
+    made = tmp_path / ".env"
+    values = dict(re.findall(r"^([A-Z_]+)=(.*)$", made.read_text(), re.MULTILINE))
+    assert made.stat().st_mode & 0o077 == 0
+    assert set(values) == set(EXAMPLE_VALUES)
+    for name in SECRETS:
+        assert re.fullmatch(r"[A-Za-z0-9_-]{22,}", values[name]), f"{name} must fit into a URL as it is"
+    assert len({values[name] for name in SECRETS}) == len(SECRETS)
+    again = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+
+
+def test_the_database_roles_are_what_they_are_meant_to_be(postgres_server: EmbeddedPostgres) -> None:
+    """The set-up script on a real server (names changed, the extension left out: it is the image's business)."""
+    script = (ROOT / "docker" / "timescaledb" / "10-roles-and-databases.sh").read_text()
+    script = script.replace("CREATE EXTENSION IF NOT EXISTS timescaledb;", "")
+    script = re.sub(r"\bliq\b", "box_liq", script).replace("liq_reader", "box_reader").replace("dagster", "box_dagster")
+    psql = find_binaries() / "psql"
+    if not psql.exists():
+        pytest.skip("this PostgreSQL has no psql")
+    parts = psycopg.conninfo.conninfo_to_dict(postgres_server.url("postgres"))
+    environment = {
+        "PATH": f"{psql.parent}:{os.environ['PATH']}",
+        "PGHOST": str(parts["host"]),
+        "PGPORT": str(parts["port"]),
+        "PGPASSWORD": str(parts["password"]),
+        "POSTGRES_USER": str(parts["user"]),
+        "DATABASE_PASSWORD": "owner'secret",
+        "READER_PASSWORD": "reader-secret",
+    }
+    try:
+        done = subprocess.run(["sh"], input=script, env=environment, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        place = f"{parts['host']}:{parts['port']}/box_liq"
+        assert migrate(f"postgresql://box_liq:owner%27secret@{place}")
+        with psycopg.connect(f"postgresql://box_reader:reader-secret@{place}") as reader:
+            assert reader.execute("SELECT count(*) FROM alerts").fetchone() == (0,)
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                reader.execute("DELETE FROM alerts")
+        with psycopg.connect(f"postgresql://box_reader:reader-secret@{place}") as reader:
+            reader.execute("SET default_transaction_read_only = off")
+            reader.commit()
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                reader.execute("DELETE FROM alerts")
+    finally:
+        with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as admin:
+            for statement in (
+                "DROP DATABASE IF EXISTS box_liq WITH (FORCE)",
+                "DROP DATABASE IF EXISTS box_dagster WITH (FORCE)",
+                "DROP ROLE IF EXISTS box_liq",
+                "DROP ROLE IF EXISTS box_reader",
+            ):
+                admin.execute(statement)
