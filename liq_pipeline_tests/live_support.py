@@ -21,6 +21,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import psycopg
 from psycopg.rows import dict_row
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection, serve
 
 from liq_pipeline.store.landing import Lander
 
@@ -63,6 +65,12 @@ class Asked:
     at: float
 
 
+class _HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+    # The default of 5 makes the kernel drop connections of a burst, and each comes back a second later.
+    request_queue_size = 256
+
+
 class VenueServer:
     """All sources behind one port, told apart by the first part of the path: http://host:port/<source>/..."""
 
@@ -70,8 +78,7 @@ class VenueServer:
         self.routes: dict[str, dict[str, Any]] = {}
         self.fault: Fault | None = None
         self.asked: list[Asked] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _HttpServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -203,3 +210,68 @@ def rows(database_url: str, query: str, *parameters: Any) -> list[dict[str, Any]
     """The rows of a query as dictionaries."""
     with psycopg.connect(database_url, row_factory=dict_row) as conn:
         return conn.execute(query, parameters).fetchall()
+
+
+class StreamServer:
+    """A local websocket venue: confirms subscriptions with `greeting` and sends what it is told to."""
+
+    def __init__(self, greeting: list[Any] | None = None) -> None:
+        self.greeting = greeting or []
+        self.heard: list[tuple[str, str]] = []
+        self.connections = 0
+        self._live: set[ServerConnection] = set()
+        self._lock = threading.Lock()
+        self._server = serve(self._handle, "127.0.0.1", 0, ping_interval=None)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}"
+
+    def send(self, message: Any) -> int:
+        """To everyone who has subscribed; returns how many that were."""
+        text = message if isinstance(message, str) else json.dumps(message)
+        with self._lock:
+            for connection in self._live:
+                connection.send(text)
+            return len(self._live)
+
+    def drop(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            for connection in self._live:
+                connection.close()
+            self._live.clear()
+
+    def wait_for_subscriber(self, seconds: float = 10.0) -> None:
+        wait_until(lambda: bool(self._live), seconds, "nobody subscribed")
+
+    def close(self) -> None:
+        self.drop()
+        self._server.shutdown()
+
+    def _handle(self, connection: ServerConnection) -> None:
+        self.connections += 1
+        try:
+            for received in connection:
+                self.heard.append((connection.request.path if connection.request else "", str(received)))
+                if "ubscribe" in str(received) or "SUBSCRIBE" in str(received):
+                    for message in self.greeting:
+                        connection.send(message if isinstance(message, str) else json.dumps(message))
+                    with self._lock:
+                        self._live.add(connection)
+        except ConnectionClosed:
+            pass
+        finally:
+            with self._lock:
+                self._live.discard(connection)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
+    """Return once the condition holds; fail with `otherwise` after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{otherwise} within {seconds:g} s")
+        time.sleep(0.02)

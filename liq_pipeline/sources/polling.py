@@ -40,13 +40,15 @@ from liq_pipeline.sources.http import (
     TransientError,
     UnknownSymbolError,
 )
-from liq_pipeline.sources.live.base import Feed, Instrument, Reading, Source, choose
+from liq_pipeline.sources.live.base import UNREADABLE, Feed, Instrument, Reading, Source, choose
 from liq_pipeline.sources.polling_state import INSTRUMENTS, WHOLE_SOURCE, FeedKey, FeedState, Listing
 from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
 
 log = logging.getLogger(__name__)
 
+FIRST_BACKOFF_SECONDS: Final = 30.0
+"""A feed that is read once an hour does not wait an hour after a bad moment."""
 LONGEST_BACKOFF_SECONDS: Final = 300.0
 THROTTLED_SECONDS: Final = 60.0
 """How long a scope rests when the venue says "too often" and not until when."""
@@ -290,7 +292,7 @@ def _with_pages(http: HttpClient, task: _Task, request: Request, until: float) -
         while page is not None:
             answers.append(http.ask(page, deadline=until))
             page = listing.next_page(page, answers[-1].payload)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise _unreadable(task.source.name, error) from error
     return answers
 
@@ -311,7 +313,6 @@ class _Outcome:
         self._listings = listings
         self._marks: dict[str, dict[str, float]] = {}
         self._found: list[tuple[Source, list[Instrument]]] = []
-        self._delisted: list[tuple[str, str]] = []
         self._blocks: dict[str, limits.Block] = {}
         self.changed: dict[FeedKey, FeedState] = {}
         self.failures: dict[str, str] = {}
@@ -338,7 +339,7 @@ class _Outcome:
                         if reading.problems:
                             remark = f"{feed.name}: {reading.problems[0]}"
                             self.problems += [f"{task.source.name}: {problem}" for problem in reading.problems]
-                except (ValueError, KeyError, TypeError, IndexError, AttributeError) as unreadable:
+                except UNREADABLE as unreadable:
                     error = _unreadable(task.source.name, unreadable)
             self._settle(task, key, cadence, error, remark)
         return records
@@ -351,10 +352,6 @@ class _Outcome:
             if absent:
                 news[source.name] = absent
                 log.warning("%s does not list %s: nothing is expected from it there", source.name, ", ".join(absent))
-        for venue, symbol in self._delisted:
-            polling_state.save_delisting(conn, venue, symbol, self._now)
-            news.setdefault(venue, []).append(symbol)
-            log.warning("%s no longer lists %s", venue, symbol)
         for scope in sorted(self._blocks):
             limits.block(conn, scope, self._blocks[scope])
         polling_state.save_feeds(conn, self.changed)
@@ -406,12 +403,14 @@ class _Outcome:
             self.changed[key] = replace(self.changed[key], failures=failures, next_due=now)
             if known is None or not known.failures:
                 log.warning("%s refuses us and is down: %s", key.source, error.reason)
-        elif isinstance(error, UnknownSymbolError) and task.instrument is not None:
-            self._delisted.append((key.source, task.instrument.symbol))
-            del self.changed[key]
+        elif isinstance(error, UnknownSymbolError):
+            # Only the venue's own list decides what it lists: read it again now.
+            self.changed[FeedKey(key.source, INSTRUMENTS)] = FeedState(now, now, now)
         elif isinstance(error, ThrottledError) or error.retry_after_seconds is not None:
+            rest = error.retry_after_seconds
+            until = now + timedelta(seconds=THROTTLED_SECONDS if rest is None else rest)
             for scope in task.request.costs:
-                self._blocks[scope] = limits.Block(due, error.reason)
+                self._blocks[scope] = limits.Block(until, error.reason)
 
     def _wait(self, error: SourceError, cadence: float, failures: int) -> tuple[float, int]:
         """Seconds until the feed may be asked again, and its failures in a row."""
@@ -423,7 +422,8 @@ class _Outcome:
             return max(slow, cadence), failures + 1
         if isinstance(error, ThrottledError):
             return max(after if after is not None else THROTTLED_SECONDS, cadence), failures + 1
-        backoff = min(cadence * 2.0 ** min(failures, 10), max(LONGEST_BACKOFF_SECONDS, cadence))
+        first = min(cadence, FIRST_BACKOFF_SECONDS)
+        backoff = min(first * 2.0 ** min(failures, 10), LONGEST_BACKOFF_SECONDS)
         return max(backoff, after or 0.0), failures + 1
 
 
@@ -441,7 +441,9 @@ def _write_status(
             continue  # only streamed or event feeds: the collector speaks for it
         budget = limits.usage(conn, source.limits_in_force(settings), now)
         listing = listings.get(source.name, Listing())
-        rows.append(replace(status.judge(source.name, feeds, listing.not_listed), budget=budget))
+        symbols = {"", *(instrument.symbol for instrument in listing.instruments)}
+        current = {key: state for key, state in feeds.items() if key.symbol in symbols}
+        rows.append(replace(status.judge(source.name, current, listing.not_listed), budget=budget))
     in_force = {source.name for source in sources}
     rows += [status.SourceStatus(name, "off", "not in LIQ_VENUES") for name in registry.SOURCES if name not in in_force]
     status.write(conn, rows)

@@ -140,11 +140,3 @@ def save_listing(
             rows,
         )
     return news
-
-
-def save_delisting(conn: psycopg.Connection[Any], venue: str, symbol: str, now: datetime) -> None:
-    """The venue has answered that it does not know the symbol (any more)."""
-    conn.execute(
-        "UPDATE venue_instruments SET native_symbol = NULL, updated_at = %s WHERE venue = %s AND symbol = %s",
-        [now, venue, symbol],
-    )

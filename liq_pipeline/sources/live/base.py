@@ -99,6 +99,10 @@ class ShapeError(ValueError):
     """A field is missing or of another kind than the venue documents."""
 
 
+UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError)
+"""What a parser raises over an answer of another form than documented."""
+
+
 def number(value: object) -> float:
     """A finite number from a JSON number or string. Raises ShapeError for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
@@ -189,7 +193,7 @@ class Reading:
         for row in rows:
             try:
                 parse_row(row)
-            except (ShapeError, KeyError, TypeError, IndexError, AttributeError) as error:
+            except UNREADABLE as error:
                 self.problems.append(f"a row cannot be read ({type(error).__name__}: {error})")
 
     def price(

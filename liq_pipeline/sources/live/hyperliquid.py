@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from liq_pipeline.sources.http import Request, SourceError, UnknownSymbolError
+from liq_pipeline.sources.http import BadAnswerError, Request, SourceError
 from liq_pipeline.sources.limits import Limit
 from liq_pipeline.sources.live.base import (
     Feed,
@@ -39,10 +39,8 @@ CONTEXTS = Request("/info", body={"type": "metaAndAssetCtxs"}, costs={WEIGHT.sco
 
 
 def classify(status: int, payload: Any) -> SourceError | None:
-    """An unknown coin is answered with null."""
-    if status == 200 and payload is None:
-        return UnknownSymbolError(NAME, "the coin is not listed")
-    return None
+    """null is the answer for an unknown coin; ours come from the venue's own list, so it is a bad moment."""
+    return BadAnswerError(NAME, "the answer is null") if status == 200 and payload is None else None
 
 
 def _instruments(answers: Sequence[Any]) -> Iterable[Instrument]:

@@ -1,0 +1,49 @@
+"""Reading a source's list of instruments outside a polling round.
+
+Belongs here: fetching and keeping the list for whoever finds none. Does not: what the list means (live/).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from liq_pipeline.settings import Settings
+from liq_pipeline.sources import polling_state
+from liq_pipeline.sources.http import BadAnswerError, HttpClient
+from liq_pipeline.sources.limits import Budgets
+from liq_pipeline.sources.live.base import UNREADABLE, Instrument, Source, choose
+from liq_pipeline.store.connection import connect
+
+
+def instruments_of(
+    source: Source, http: HttpClient, budgets: Budgets, database_url: str, settings: Settings
+) -> tuple[Instrument, ...]:
+    """The wanted instruments: from the table, or asked for and written there. Raises SourceError, BudgetError."""
+    with connect(database_url, application_name="liq listing") as conn:
+        listing = polling_state.load_listings(conn, settings.symbols).get(source.name)
+    if listing is not None and listing.knows(settings.symbols):
+        return listing.instruments
+    found = choose(_fetch(source, http, budgets), settings.symbols)
+    with connect(database_url, application_name="liq listing") as conn:
+        polling_state.save_listing(conn, source.name, found, settings.symbols, datetime.now(UTC))
+    return tuple(found)
+
+
+def _fetch(source: Source, http: HttpClient, budgets: Budgets) -> list[Instrument]:
+    lists = source.instruments
+    if lists is None:
+        return []
+    payloads = []
+    try:
+        for first in lists.requests:
+            request = first
+            while request is not None:
+                budgets.acquire(request.costs, timeout_seconds=30)
+                payloads.append(http.ask(request).payload)
+                page = lists.next_page(request, payloads[-1]) if lists.next_page else None
+                if page is None:
+                    break
+                request = page
+        return list(lists.parse(payloads))
+    except UNREADABLE as error:
+        raise BadAnswerError(source.name, f"its list of instruments cannot be read ({error})") from error

@@ -1,0 +1,205 @@
+"""Every venue's liquidations, streamed and listed, through the collector and Kafka into the table, by value.
+
+`liquidated_side` is the side of the POSITION: Binance and OKX in net mode name the order's side, Bybit and Gate the
+position's, OKX in long/short mode and HTX both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from liq_pipeline.settings import Settings, SourceSettings
+from liq_pipeline.sources.collect import Collector
+from liq_pipeline.sources.live import binance, bybit, gate, htx, okx
+from liq_pipeline.sources.live.base import Instrument, Reading
+from liq_pipeline_tests.live_support import (
+    StreamServer,
+    VenueServer,
+    frames_of,
+    land_everything,
+    rows,
+    venue_server,
+    wait_until,
+)
+
+NOON = datetime(2024, 6, 1, 8, 0, 11, tzinfo=UTC)
+NOWHERE = "ws://127.0.0.1:9"
+MakeSettings = Callable[..., Settings]
+
+# (symbol, seconds after NOON, side, USD per coin, coins, is_sample)
+EXPECTED: dict[str, list[tuple[str, float, str, float, float, bool]]] = {
+    # z = 2 coins were filled at the average ap; l is only the last fill. A SELL order closes a long.
+    "binance": [("BTC", 0.257, "long", 67_600.0, 2.0, True), ("PEPE", 1.257, "short", 0.000014, 1e8, True)],
+    # Buy is the liquidated position: a long. Two equal events of one push are two events.
+    "bybit": [
+        ("BTC", 0.301, "long", 67_000.0, 0.25, False),
+        ("BTC", 0.301, "long", 67_000.0, 0.25, False),
+        ("PEPE", 0.4, "short", 0.000015, 1e6, False),
+    ],
+    # 412 contracts are 4.12 BTC. Both details of the message count; the REST list repeats the first: one row.
+    "okx": [("BTC", 0.0, "long", 67_310.1, 4.12, True), ("BTC", 0.5, "short", 68_310.0, 1.0, True)],
+    # 600 of the position's 1,000 contracts were closed; contracts of 0.0001 BTC
+    "gate": [("BTC", 0.0, "long", 67_100.0, 0.06, False), ("BTC", 1.0, "short", 68_400.0, 0.05, False)],
+    "htx": [("BTC", 0.165, "short", 68_500.0, 0.002, False), ("BTC", 1.165, "long", 67_000.0, 1.0, False)],
+}
+GREETINGS = {"binance": 1, "bybit": 1, "okx": 2}
+
+
+@contextmanager
+def collector_of(
+    source: str,
+    rest: VenueServer,
+    database_url: str,
+    kafka: str,
+    prefix: str,
+    settings: MakeSettings,
+    stream: StreamServer | None = None,
+) -> Iterator[Collector]:
+    urls = rest.urls() | {f"{name}_ws": NOWHERE for name in GREETINGS}
+    if stream is not None:
+        urls[f"{source}_ws"] = stream.url
+    chosen = settings(
+        mode="live",
+        symbols=("BTC", "PEPE"),
+        venues=(source,),
+        kafka_topic_prefix=prefix,
+        sources=SourceSettings(urls=urls, market_seconds=0.5),
+    )
+    collector = Collector(chosen, database_url, kafka, first_backoff_seconds=0.1)
+    collector.start()
+    try:
+        yield collector
+    finally:
+        collector.stop()
+
+
+@pytest.mark.parametrize("source", sorted(EXPECTED))
+def test_liquidations_become_rows_with_the_right_side_and_size(
+    source: str, database_url: str, kafka_server: str, topic_prefix: str, settings: MakeSettings
+) -> None:
+    messages = frames_of(source).get("stream", [])
+    with ExitStack() as stack:
+        rest = stack.enter_context(venue_server(source))
+        stream = None
+        if messages:
+            stream = StreamServer(messages[: GREETINGS[source]])
+            stack.callback(stream.close)
+        collector = stack.enter_context(
+            collector_of(source, rest, database_url, kafka_server, topic_prefix, settings, stream)
+        )
+        if stream is not None:
+            stream.wait_for_subscriber()
+            for message in messages[GREETINGS[source] :]:
+                stream.send(message)
+        wait_until(lambda: collector.sender.sent >= len(EXPECTED[source]), 20, "not all events were sent")
+        # A second reading of the list, or a repeated push, brings nothing new.
+        duplicates = collector.buffer.duplicates
+        if stream is not None:
+            stream.send(messages[-1])
+        wait_until(lambda: collector.buffer.duplicates > duplicates, 10, "nothing was repeated")
+        wait_until(lambda: collector.coverages[source].read_until is not None, 10, "the feed was never proved")
+    land_everything(database_url, kafka_server, topic_prefix)
+    found = rows(database_url, "SELECT * FROM liquidations ORDER BY event_time, event_id")
+    assert len(found) == len(EXPECTED[source])
+    for row, (symbol, seconds, side, price, coins, sample) in zip(found, EXPECTED[source], strict=True):
+        assert (row["venue"], row["symbol"], row["liquidated_side"]) == (source, symbol, side)
+        assert row["event_time"] == NOON + timedelta(seconds=seconds)
+        assert row["price_usd"] == pytest.approx(price, rel=1e-12)
+        assert row["quantity_base"] == pytest.approx(coins, rel=1e-12)
+        assert row["notional_usd"] == pytest.approx(price * coins, rel=1e-12)
+        assert (row["is_sample"], row["world"], row["origin"]) == (sample, "real", "live")
+    beats = rows(database_url, "SELECT venue, max(event_time) AS until FROM heartbeats GROUP BY venue")
+    assert [beat["venue"] for beat in beats] == [source]
+    assert datetime.now(UTC) - beats[0]["until"] < timedelta(minutes=1)
+    assert rows(database_url, "SELECT * FROM row_conflicts") == []
+
+
+def reading(venue: str, *instruments: Instrument) -> Reading:
+    now = datetime.now(UTC)
+    return Reading(venue, sent_at=now, received_at=now, instruments={i.native: i for i in instruments})
+
+
+def test_the_recorded_binance_frame(shared_data: Path) -> None:
+    frame = shared_data / "fixtures/nautilus/binance/futures/market_data_json/liquidation_stream.json"
+    found = reading("binance", Instrument("BTC", "BTCUSDT"))
+    binance.parse_stream(msgspec.json.decode(frame.read_bytes()), found)
+    (event,) = found.records
+    assert event.liquidated_side == "long"  # type: ignore[attr-defined]
+    assert event.notional_usd == pytest.approx(0.014 * 9910.12345678)  # type: ignore[attr-defined]
+    assert event.event_time == datetime(2019, 9, 9, 7, 34, 20, 893000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("parse", "venue", "message", "instrument"),
+    [
+        (binance.parse_stream, "binance", frames_of("binance")["stream"][1], Instrument("BTC", "BTCUSDT")),
+        (bybit.parse_stream, "bybit", frames_of("bybit")["stream"][1], Instrument("BTC", "BTCUSDT")),
+        (okx.parse_stream, "okx", frames_of("okx")["stream"][2], Instrument("BTC", "BTC-USDT-SWAP", 1, 0.01)),
+        (
+            gate.SOURCE.event_feeds[0].parse,
+            "gate",
+            frames_of("gate")["routes"]["/api/v4/futures/usdt/liq_orders"],
+            Instrument("BTC", "BTC_USDT", 1, 0.0001),
+        ),
+        (
+            htx.SOURCE.event_feeds[0].parse,
+            "htx",
+            frames_of("htx")["routes"]["/v5/market/liquidation-orders"],
+            Instrument("BTC", "BTC-USDT"),
+        ),
+    ],
+    ids=["binance", "bybit", "okx", "gate", "htx"],
+)
+def test_a_side_nobody_documented_is_a_problem_and_no_row(
+    parse: Any, venue: str, message: Any, instrument: Instrument
+) -> None:
+    text = msgspec.json.encode(message).decode()
+    for known in ('"SELL"', '"Buy"', '"sell"', '"long"', '"short"'):
+        text = text.replace(known, '"sideways"')
+    # Gate tells the side by the sign of `size`, which cannot be undocumented: a missing one takes its place.
+    text = text.replace('"size":', '"sighs":')
+    found = reading(venue, instrument)
+    parse(msgspec.json.decode(text), found)
+    assert found.problems
+    # OKX's second detail is of an account in net mode, whose side is told by the order alone: it stays readable.
+    assert len(found.records) == (1 if venue == "okx" else 0)
+
+
+class TestBesideCcxt:
+    """What the usual library makes of the same messages: why these venues are read directly."""
+
+    ccxt = pytest.importorskip("ccxt.pro")
+
+    def test_okx_messages_keep_all_their_details(self) -> None:
+        message = frames_of("okx")["stream"][2]
+        exchange = self.ccxt.okx()
+        market = {
+            "id": "BTC-USDT-SWAP",
+            "symbol": "BTC/USDT:USDT",
+            "swap": True,
+            "contract": True,
+            "contractSize": 0.01,
+        }
+        theirs = exchange.parse_ws_liquidation(message["data"][0], market)
+        ours = reading("okx", Instrument("BTC", "BTC-USDT-SWAP", 1, 0.01))
+        okx.parse_stream(message, ours)
+        assert theirs["contracts"] == 412  # one of two details, in contracts, without a value in USD
+        assert theirs["quoteValue"] is None
+        assert [record.quantity_base for record in ours.records] == [4.12, 1.0]  # type: ignore[attr-defined]
+
+    def test_binance_orders_count_all_their_fills(self) -> None:
+        message = frames_of("binance")["stream"][1]
+        exchange = self.ccxt.binanceusdm()
+        market = {"id": "BTCUSDT", "symbol": "BTC/USDT:USDT", "swap": True, "contract": True, "contractSize": 1}
+        theirs = exchange.parse_ws_liquidation(message["o"], market)
+        ours = reading("binance", Instrument("BTC", "BTCUSDT"))
+        binance.parse_stream(message, ours)
+        assert theirs["contracts"] == 1.0  # the last fill only
+        assert [record.quantity_base for record in ours.records] == [2.0]  # type: ignore[attr-defined]
