@@ -6,6 +6,7 @@ It runs inside the daemon and the webserver, which have many threads; it only ev
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Mapping
@@ -24,9 +25,8 @@ from dagster._serdes.config_class import ConfigurableClassData
 from liq_pipeline.launcher import processes, protocol
 from liq_pipeline.runtime.processes import ProcessIdentity
 
-PID_TAG = "liq/worker_pid"
-START_TIME_TAG = "liq/worker_start_time"
-HOST_TAG = "liq/worker_host"
+WORKER_TAG = ".dagster/liq_worker"
+"""{"pid", "start_time", "host"} of the run's process; Dagster's UI hides tags that begin so, as it does its own."""
 
 ANSWER_SECONDS = 6.0
 """A zygote answers within milliseconds; after starting afresh it imports for 3 to 4 s first."""
@@ -96,9 +96,13 @@ class WarmRunLauncher(DefaultRunLauncher):
         self._instance.add_run_tags(
             run.run_id,
             {
-                PID_TAG: str(answer["pid"]),
-                START_TIME_TAG: repr(answer["start_time"]),
-                HOST_TAG: socket.gethostname(),
+                WORKER_TAG: json.dumps(
+                    {
+                        "pid": answer["pid"],
+                        "start_time": answer["start_time"],
+                        "host": socket.gethostname(),
+                    }
+                )
             },
         )
         self._run_ids.add(run.run_id)
@@ -207,17 +211,23 @@ class WarmRunLauncher(DefaultRunLauncher):
         process = process_in_tags(run)
         if process is None:
             return None
-        return f"The run's process was pid {process.pid} on {run.tags.get(HOST_TAG)}."
+        return f"The run's process was pid {process.pid} on {worker_in_tags(run).get('host')}."
+
+
+def worker_in_tags(run: DagsterRun) -> dict[str, Any]:
+    """What the run's tag says about its worker; empty if there is none."""
+    found = json.loads(run.tags.get(WORKER_TAG, "{}"))
+    return found if isinstance(found, dict) else {}
 
 
 def process_in_tags(run: DagsterRun) -> ProcessIdentity | None:
-    """The worker that the run's tags name."""
-    try:
-        return ProcessIdentity(int(run.tags[PID_TAG]), float(run.tags[START_TIME_TAG]))
-    except (KeyError, ValueError):
+    """The worker that the run's tag names."""
+    worker = worker_in_tags(run)
+    if not worker:
         return None
+    return ProcessIdentity(int(worker["pid"]), float(worker["start_time"]))
 
 
 def is_here(run: DagsterRun) -> bool:
     """Whether the worker ran on this host, so that its pid means something here."""
-    return run.tags.get(HOST_TAG) == socket.gethostname()
+    return worker_in_tags(run).get("host") == socket.gethostname()

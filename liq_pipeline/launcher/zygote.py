@@ -46,6 +46,7 @@ WARM_MODULES = (
     "liq_pipeline.launcher.run_launcher",
     "liq_pipeline.launcher.coordinator",
     "liq_pipeline.launcher.compute_logs",
+    "liq_pipeline.launcher.storage",
 )
 THREAD_LIMITS = (
     "OMP_NUM_THREADS",

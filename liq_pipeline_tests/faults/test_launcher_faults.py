@@ -14,7 +14,7 @@ from dagster import DagsterRunStatus
 from dagster._core.launcher.base import WorkerStatus
 
 from liq_pipeline.launcher import protocol
-from liq_pipeline.launcher.run_launcher import PID_TAG
+from liq_pipeline.launcher.run_launcher import worker_in_tags
 from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline_tests.launcher_support import REPOSITORY, Stack, running_stack, wait_for
 
@@ -32,7 +32,7 @@ def zygote_is_up(stack: Stack) -> None:
 
 
 def worker_pid(stack: Stack, run_id: str) -> int:
-    return int(stack.run(run_id).tags[PID_TAG])
+    return int(worker_in_tags(stack.run(run_id))["pid"])
 
 
 def test_a_killed_worker_fails_its_run_at_once_and_says_how_it_ended(stack: Stack) -> None:

@@ -37,7 +37,7 @@ def instance() -> Iterator[DagsterInstance]:
 
 
 def run_job(
-    instance: DagsterInstance, services: Services, job_name: str = "live_tick_job", *, succeeds: bool = True
+    instance: DagsterInstance, services: Services, job_name: str = "live_tick", *, succeeds: bool = True
 ) -> ExecuteInProcessResult:
     definitions = build_definitions(resources={"services": services})
     job = definitions.get_repository_def().get_job(job_name)
@@ -195,7 +195,7 @@ def test_the_sensor_asks_for_one_tick_when_points_are_due_and_none_afterwards(
 def test_the_sensor_asks_for_nothing_while_a_tick_is_in_flight(in_force: SmallWorld, instance: DagsterInstance) -> None:
     in_force.activate()
     in_force.play(0)
-    job = build_definitions().get_repository_def().get_job("live_tick_job")
+    job = build_definitions().get_repository_def().get_job("live_tick")
     run = instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
     busy = ask_tick_sensor(instance)
     assert isinstance(busy, SkipReason)

@@ -16,7 +16,7 @@ from dagster._core.launcher.base import WorkerStatus
 from dagster._core.storage.compute_log_manager import ComputeIOType
 
 from liq_pipeline.launcher import protocol
-from liq_pipeline.launcher.run_launcher import HOST_TAG, PID_TAG, START_TIME_TAG, WarmRunLauncher
+from liq_pipeline.launcher.run_launcher import WarmRunLauncher, worker_in_tags
 from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline_tests.launcher_support import Stack, running_stack, wait_for
 
@@ -46,9 +46,8 @@ def test_a_run_succeeds_with_the_usual_events(stack: Stack) -> None:
         DagsterEventType.RUN_SUCCESS,
     ):
         assert expected in kinds
-    assert any(
-        f"Started warm process for run (pid: {stack.run(run_id).tags[PID_TAG]})" in m for m in stack.messages(run_id)
-    )
+    pid = worker_in_tags(stack.run(run_id))["pid"]
+    assert any(f"Started warm process for run (pid: {pid})" in message for message in stack.messages(run_id))
 
 
 def test_each_run_has_a_process_and_a_session_of_its_own(stack: Stack) -> None:
@@ -59,13 +58,13 @@ def test_each_run_has_a_process_and_a_session_of_its_own(stack: Stack) -> None:
     assert event.asset_materialization is not None
     metadata = event.asset_materialization.metadata
     zygote = stack.ask({"do": "ping"})["pid"]
-    tags = stack.run(run_id).tags
-    assert metadata["pid"].value == int(tags[PID_TAG])
+    worker = worker_in_tags(stack.run(run_id))
+    assert metadata["pid"].value == worker["pid"]
     assert metadata["session"].value == metadata["pid"].value
     assert metadata["parent"].value == zygote
     assert metadata["pid"].value != zygote
-    assert float(tags[START_TIME_TAG]) == pytest.approx(time.time(), abs=60)
-    assert tags[HOST_TAG]
+    assert worker["start_time"] == pytest.approx(time.time(), abs=60)
+    assert worker["host"]
 
 
 def test_what_a_step_prints_can_be_read_in_the_ui(stack: Stack) -> None:
@@ -124,7 +123,7 @@ def test_health_is_that_of_the_process(stack: Stack) -> None:
 
 def test_a_run_asked_for_twice_is_started_once(stack: Stack) -> None:
     run_id = stack.launch("patient")
-    pid = int(stack.run(run_id).tags[PID_TAG])
+    pid = int(worker_in_tags(stack.run(run_id))["pid"])
     again = stack.ask({"do": "launch", "run_id": run_id, "instance_ref": "", "expires_at": time.time() + 5})
     assert again["pid"] == pid
     stack.wait_step(run_id)

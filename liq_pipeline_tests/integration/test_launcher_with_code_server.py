@@ -21,7 +21,7 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 from dagster._grpc.client import DagsterGrpcClient
 
 from liq_pipeline.launcher.coordinator import LANE_TAG, LIVE_LANE, LaneRunCoordinator
-from liq_pipeline.launcher.run_launcher import PID_TAG
+from liq_pipeline.launcher.run_launcher import WORKER_TAG
 from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
 from liq_pipeline_tests.launcher_support import JOBS_MODULE, Stack, running_stack, wait_for
@@ -91,7 +91,7 @@ def test_a_live_run_starts_at_once_and_warm(deployment: Deployment) -> None:
     assert isinstance(stack.instance.run_coordinator, LaneRunCoordinator)
     run_id = deployment.submit("quick", **{LANE_TAG: LIVE_LANE})
     stack.wait_status(run_id, DagsterRunStatus.SUCCESS, 20)
-    assert PID_TAG in stack.run(run_id).tags
+    assert WORKER_TAG in stack.run(run_id).tags
     assert GRPC_INFO_TAG not in stack.run(run_id).tags
 
 
@@ -103,7 +103,7 @@ def test_any_other_run_waits_in_the_queue_and_starts_warm(deployment: Deployment
         for error in daemon.run_iteration(deployment.workspace):
             assert error is None
     stack.wait_status(run_id, DagsterRunStatus.SUCCESS, 20)
-    assert PID_TAG in stack.run(run_id).tags
+    assert WORKER_TAG in stack.run(run_id).tags
 
 
 def test_heavy_runs_go_one_after_the_other_and_live_ones_pass_them(deployment: Deployment) -> None:

@@ -93,7 +93,7 @@ def test_a_tick_makes_few_checks_and_the_thorough_ones_run_apart(repository: Rep
         selected = repository.get_job(job_name).asset_layer.asset_graph.asset_check_keys
         return set(selected)
 
-    tick, thorough = checks_of("live_tick_job"), checks_of("live_checks")
+    tick, thorough = checks_of("live_tick"), checks_of("live_checks")
     assert {key.name for key in tick} == {spec.name for spec in live.CHECKS}
     assert {key.name for key in thorough} == {spec.name for spec in checks.SPECS}
     assert not tick & thorough
