@@ -7,6 +7,7 @@ Secrets are SecretStr: they never show in a repr, a log or a status.
 from __future__ import annotations
 
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -182,11 +183,11 @@ class Settings(BaseSettings):
     alert_min_severity: Literal["INFO", "WARNING", "CRITICAL"] = "WARNING"
     """The least severity that reaches a person. INFO (risk > 30) is common: it is recorded and published, not sent."""
     alert_hysteresis_points: Annotated[float, Field(ge=0, le=50)] = 5.0
-    """A level is left only after the score was this many points under its threshold ..."""
+    """How many points under its threshold the score must be before an alert may leave its level."""
     alert_hold_minutes: Annotated[float, Field(ge=0)] = 15.0
-    """... for this long, without a break."""
+    """How long it must stay there, without a break, before the alert does leave it."""
     alert_early_warning_hold_minutes: Annotated[float, Field(ge=0)] = 60.0
-    """The same for the early warning, which looks 4 h ahead and would flap at the pace of the severities."""
+    """The hold of the early warning, which looks 4 h ahead and would flap at the pace of the severities."""
     alert_cooldown_minutes: Annotated[float, Field(ge=0)] = 30.0
     """After a page was resolved the same rule, subject and side stays quiet this long, unless it comes back higher."""
     alert_group_minutes: Annotated[float, Field(gt=0)] = 15.0
@@ -236,11 +237,19 @@ class Settings(BaseSettings):
             return tuple(part.strip().upper() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("venues", "alert_urls", mode="before")
+    @field_validator("venues", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("alert_urls", mode="before")
+    @classmethod
+    def _split_urls(cls, value: object) -> object:
+        if isinstance(value, str):
+            # A comma inside an address (several recipients of one mail) separates nothing.
+            return tuple(part for part in re.split(r"[,\s]+(?=[A-Za-z0-9+.-]+://)", value.strip(", \n")) if part)
         return value
 
     @field_validator("symbols")
