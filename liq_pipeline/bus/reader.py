@@ -104,6 +104,7 @@ class TopicReader:
                 auto_offset_reset="none",  # an offset that is gone is an event to record, never to skip over
                 isolation_level="read_committed",
                 allow_auto_create_topics=False,
+                metrics_enabled=False,
                 fetch_max_wait_ms=100,
                 fetch_max_bytes=_FETCH_MAX_BYTES,
                 max_partition_fetch_bytes=_PARTITION_FETCH_MAX_BYTES,

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its figures beside its baselines from the same run. Start with `make bench`."""
