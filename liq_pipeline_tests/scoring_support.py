@@ -6,7 +6,8 @@ Values follow from symbol, venue and time alone, so that any part of the market 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +17,7 @@ import psycopg
 from liq_pipeline.bus.topics import IN_TOPICS, PARTITIONS
 from liq_pipeline.domain.worlds import Expectation, Manifest, World
 from liq_pipeline.store import worlds
+from liq_pipeline.store.connection import connect
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 MARKET_TOPICS = ("prices", "funding_rates", "open_interest", "long_short_ratio", "liquidations")
@@ -24,6 +26,41 @@ FIVE_MINUTES = timedelta(minutes=5)
 
 _NOISE = "((hashtext({salt} || s || v || extract(epoch FROM t)::bigint::text) & 65535) / 65536.0::float8)"
 _WAVE = "sin(extract(epoch FROM t)::float8 / {period} + ascii(s) + ascii(v))"
+
+
+BUSINESS = {
+    "liquidation_risk": "world, symbol, time, score_version, revision, score, score_high, side, funding_points,"
+    " open_interest_points, long_short_points, liquidation_points, long_squeeze, short_squeeze, coverage, inputs",
+    "signals": "world, symbol, time, score_version, revision, risk, pressure, severity, severity_possible,"
+    " flow_side_known, note, cascade_probability_1h, cascade_probability_4h, cascade_probability_24h, model_id,"
+    " baseline_volatility_percentile",
+    "stablecoin_pressure": "world, time, score_version, revision, score, inflow_usd, outflow_usd, window_minutes,"
+    " coverage, inputs",
+    "feature_bars": "world, symbol, venue, bar_end, price_usd, open_interest_base, funding_rate_per_8h, long_share,"
+    " long_liquidated_cents, short_liquidated_cents, built_at_time",
+    "flow_bars": "world, bar_end, window_minutes, inflow_cents, outflow_cents, built_at_time",
+    "feature_references": "world, symbol, venue, feature, day, built_at_time, observations, quantiles",
+    "ticks": "world, stream, time",
+    "outbox": "outbox_id, world, topic, message_key, payload",
+}
+"""Everything but serial ids, run ids, cuts and the database's clock."""
+
+
+def business_hash(
+    database_url: str, *, until: datetime | None = None, tables: Iterable[str] = BUSINESS
+) -> dict[str, str]:
+    """table -> hash over its business columns (of the points up to `until`)."""
+    hashes = {}
+    with connect(database_url) as conn:
+        for table in tables:
+            where = "" if until is None else f"WHERE time <= '{until}'"
+            found = conn.execute(f"SELECT {BUSINESS[table]} FROM {table} {where}").fetchall()  # type: ignore[arg-type] # noqa: S608
+            lines = sorted(map(repr, found))
+            hashes[table] = f"{hashlib.sha256(repr(lines).encode()).hexdigest()} {len(lines)} rows"
+    return hashes
+
+
+NO_ROWS = f"{hashlib.sha256(b'[]').hexdigest()} 0 rows"
 
 
 @dataclass(frozen=True)

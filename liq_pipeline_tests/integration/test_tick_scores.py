@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,8 +18,10 @@ from liq_pipeline.store.connection import connect
 from liq_pipeline_tests.scoring_support import (
     FIVE_MINUTES,
     MARKET_TOPICS,
+    NO_ROWS,
     START,
     Feed,
+    business_hash,
     make_world,
     set_clock,
     write,
@@ -34,37 +35,6 @@ MINUTE = timedelta(minutes=1)
 # Four days of history instead of thirty keep a test within seconds; what is tested does not depend on the length.
 SHORT = Settings(risk=RiskSettings(lookback_hours=96, min_lookback_hours=24))
 HISTORY = timedelta(hours=96 + 26)
-
-BUSINESS = {
-    "liquidation_risk": "world, symbol, time, score_version, revision, score, score_high, side, funding_points,"
-    " open_interest_points, long_short_points, liquidation_points, long_squeeze, short_squeeze, coverage, inputs",
-    "signals": "world, symbol, time, score_version, revision, risk, pressure, severity, severity_possible,"
-    " flow_side_known, note, cascade_probability_1h, cascade_probability_4h, cascade_probability_24h, model_id,"
-    " baseline_volatility_percentile",
-    "stablecoin_pressure": "world, time, score_version, revision, score, inflow_usd, outflow_usd, window_minutes,"
-    " coverage, inputs",
-    "feature_bars": "world, symbol, venue, bar_end, price_usd, open_interest_base, funding_rate_per_8h, long_share,"
-    " long_liquidated_cents, short_liquidated_cents, built_at_time",
-    "flow_bars": "world, bar_end, window_minutes, inflow_cents, outflow_cents, built_at_time",
-    "feature_references": "world, symbol, venue, feature, day, built_at_time, observations, quantiles",
-    "ticks": "world, stream, time",
-    "outbox": "outbox_id, world, topic, message_key, payload",
-}
-"""Everything but serial ids, run ids, cuts and the database's clock."""
-
-
-def business_hash(
-    database_url: str, *, until: datetime | None = None, tables: Iterable[str] = BUSINESS
-) -> dict[str, str]:
-    """table -> hash over its business columns (of the points up to `until`)."""
-    hashes = {}
-    with connect(database_url) as conn:
-        for table in tables:
-            where = "" if until is None else f"WHERE time <= '{until}'"
-            found = conn.execute(f"SELECT {BUSINESS[table]} FROM {table} {where}").fetchall()  # type: ignore[arg-type] # noqa: S608
-            lines = sorted(map(repr, found))
-            hashes[table] = f"{hashlib.sha256(repr(lines).encode()).hexdigest()} {len(lines)} rows"
-    return hashes
 
 
 def score(database_url: str, *, settings: Settings = SHORT, now: datetime | None = None) -> TickResult:
@@ -249,7 +219,7 @@ class TestCrash:
             conn.execute(f"CREATE TRIGGER refuse BEFORE INSERT ON {table} EXECUTE FUNCTION refuse()")  # type: ignore[arg-type]
         with pytest.raises(psycopg.errors.RaiseException, match="on fire"):
             score(database_url)
-        assert set(business_hash(database_url).values()) == EMPTY
+        assert set(business_hash(database_url).values()) == {NO_ROWS}
         with connect(database_url) as conn:
             conn.execute("DROP FUNCTION refuse CASCADE")
         score(database_url)
@@ -261,9 +231,6 @@ class TestCrash:
         prepare(database_url)
         score(database_url)
         return business_hash(database_url)
-
-
-EMPTY = {f"{hashlib.sha256(b'[]').hexdigest()} 0 rows"}
 
 
 def prepare(database_url: str) -> None:
