@@ -7,7 +7,7 @@ intervals are fiction; an interval of exactly 5 s would skip every second loop w
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
@@ -35,18 +35,30 @@ PATIENCE_SECONDS: Final = 4.5
 """How long the tick sensor waits for a grid point that comes before the next loop does."""
 POLL_LEAD_SECONDS: Final = 4.5
 """A round is bounded at 3 s, and its run takes about 1 s to start."""
-IN_FLIGHT: Final = [
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
-]
+STARTING_PATIENCE: Final = timedelta(seconds=30)
+"""A run that has not started by then was left behind by a daemon that died: run monitoring settles it, and no tick
+waits for that. The stock launcher takes about ten seconds."""
+BEGUN: Final = [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING, DagsterRunStatus.QUEUED]
+BEGINNING: Final = [DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING]
+DECIDED_TAG: Final = ".dagster/liq_decided_at"
+"""When the sensor decided that a run is due (RFC 3339, UTC); the UI hides tags that begin so."""
 
 
 def is_in_flight(instance: DagsterInstance, job_name: str) -> bool:
-    """Whether a run of the job has been requested and has not ended."""
-    return bool(instance.get_run_ids(RunsFilter(job_name=job_name, statuses=IN_FLIGHT), limit=1))
+    """Whether a run of the job is at work or about to be."""
+    young = datetime.now(UTC) - STARTING_PATIENCE
+    return any(
+        instance.get_run_ids(filters, limit=1)
+        for filters in (
+            RunsFilter(job_name=job_name, statuses=BEGUN),
+            RunsFilter(job_name=job_name, statuses=BEGINNING, created_after=young),
+        )
+    )
+
+
+def request() -> RunRequest:
+    """One run, with the time of the decision."""
+    return RunRequest(tags={DECIDED_TAG: datetime.now(UTC).isoformat()})
 
 
 @lru_cache(maxsize=1)
@@ -70,7 +82,7 @@ def tick_when_due(context: SensorEvaluationContext) -> RunRequest | SkipReason:
         found = due.wait_for_due(
             connection, bus_clock, lambda: is_in_flight(context.instance, tick_job.name), PATIENCE_SECONDS
         )
-    return RunRequest() if found.is_due else SkipReason(found.reason)
+    return request() if found.is_due else SkipReason(found.reason)
 
 
 @sensor(
@@ -86,7 +98,7 @@ def deliver_when_due(context: SensorEvaluationContext) -> RunRequest | SkipReaso
         return SkipReason("A delivery is being run.")
     with Services.in_force().connect("dagster delivery sensor") as connection:
         waiting = due.outbox_due(connection, datetime.now(UTC))
-    return RunRequest() if waiting else SkipReason("Nothing is to be sent.")
+    return request() if waiting else SkipReason("Nothing is to be sent.")
 
 
 @sensor(
@@ -114,7 +126,7 @@ def poll_when_due(context: SensorEvaluationContext) -> RunRequest | SkipReason:
     if is_in_flight(context.instance, live_ingest.name):
         return SkipReason("A round is being run.")
     context.update_cursor(str(due.poll_slot(datetime.now(UTC), cadence, POLL_LEAD_SECONDS)))
-    return RunRequest()
+    return request()
 
 
 SENSORS: Final = [tick_when_due, poll_when_due, deliver_when_due]

@@ -204,6 +204,18 @@ def test_the_sensor_asks_for_nothing_while_a_tick_is_in_flight(in_force: SmallWo
     assert isinstance(ask_tick_sensor(instance), RunRequest)
 
 
+def test_a_run_that_a_dead_daemon_never_started_holds_up_no_tick_for_long(
+    in_force: SmallWorld, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_force.activate()
+    in_force.play(0)
+    job = build_definitions().get_repository_def().get_job("live_tick")
+    instance.create_run_for_job(job, status=DagsterRunStatus.NOT_STARTED)
+    assert isinstance(ask_tick_sensor(instance), SkipReason), "it may be about to start"
+    monkeypatch.setattr(sensors, "STARTING_PATIENCE", timedelta(seconds=-5))
+    assert isinstance(ask_tick_sensor(instance), RunRequest)
+
+
 def test_the_sensor_sees_that_a_played_world_went_on_before_anything_landed(
     in_force: SmallWorld, instance: DagsterInstance
 ) -> None:
