@@ -26,7 +26,7 @@ import psycopg
 from psycopg import sql
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.runtime.processes import ProcessIdentity, end, last_lines
+from liq_pipeline.runtime.processes import ProcessIdentity, end, last_lines, refuse_taken_port
 from liq_pipeline.runtime.users import Account, account_to_run_as, may_use
 
 ROLE: Final = "liq"
@@ -144,6 +144,7 @@ class EmbeddedPostgres:
             return
         self._prepare()
         self._stop_orphan()
+        refuse_taken_port(self.port, "PostgreSQL")
         if not (self.data / "PG_VERSION").is_file():
             self._initialise()
         self._refuse_another_major()

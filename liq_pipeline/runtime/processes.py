@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from liq_pipeline.errors import LiqError
+
 
 @dataclass(frozen=True)
 class ProcessIdentity:
@@ -32,7 +34,9 @@ class ProcessIdentity:
         """The identity of a running process, None if there is none (a zombie counts as none)."""
         try:
             process = psutil.Process(pid)
-            if process.status() == psutil.STATUS_ZOMBIE:
+            # A killed process with many threads (the broker) is a zombie before its last thread has let go of ports
+            # and locks: only then has it ended.
+            if process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1:
                 return None
             return cls(pid, process.create_time())
         except psutil.NoSuchProcess:
@@ -151,6 +155,15 @@ def port_is_free(port: int) -> bool:
             except OSError:
                 return False
     return True
+
+
+def refuse_taken_port(port: int, title: str) -> None:
+    """LiqError if another program listens on the port that a server is about to take."""
+    if not port_is_free(port):
+        raise LiqError(
+            f"{title} did not start on port {port}: another program listens there, so stop that one or choose another "
+            "port"
+        )
 
 
 def last_lines(path: Path, count: int = 3, *, holding: tuple[str, ...] = ()) -> str:
