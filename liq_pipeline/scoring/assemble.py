@@ -271,7 +271,8 @@ def _signal_result(
 ) -> SignalResult:
     value = None if pressure is None else pressure.score
     if value is None:
-        notes = [FLOW_SIDE_BLIND, *notes]
+        why = "no pressure of the last 60 s" if pressure is None else pressure.inputs.get("note", "unknown")
+        notes = [f"{FLOW_SIDE_BLIND} ({why})", *notes]
     model = scored.probabilities
     by_hours = {} if model is None else {h: _number(array[s, p]) for h, array in model.by_hours.items()}
     knows = model is not None and by_hours.get(4) is not None

@@ -290,7 +290,7 @@ class TestSilence:
             set_clock(conn, world, START + timedelta(hours=1))
         score(database_url)
         assert rows(database_url, "SELECT DISTINCT pressure, flow_side_known, note FROM signals") == [
-            (None, False, "flow side blind")
+            (None, False, "flow side blind (no source of flows in this world)")
         ]
         assert rows(database_url, "SELECT count(*), count(score), max(coverage) FROM stablecoin_pressure") == [
             (60, 0, 0)

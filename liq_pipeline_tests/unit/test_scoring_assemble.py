@@ -103,7 +103,7 @@ class TestRisk:
         bars = random_bars(11, days=3, unknown_share=0.0)
         note = result(scored(bars, min_lookback_hours=96), days=4).signals["S0"].note
         assert "funding warming: 3 of 4 days" in note  # 72 of the 87 observations that four days ask for
-        assert note.startswith("flow side blind; coverage 0.00 is below 0.5: UNKNOWN")
+        assert note.startswith("flow side blind (no pressure of the last 60 s); coverage 0.00 is below 0.5: UNKNOWN")
 
     def test_unknown_is_none_and_never_a_number(self) -> None:
         bars = random_bars(11, days=10, unknown_share=0.0)
@@ -121,6 +121,13 @@ class TestSignal:
         time = result(one).time
         signal = result(one, [pressure(time - timedelta(seconds=60))]).signals["S0"]
         assert (signal.pressure, signal.flow_side_known, signal.note) == (-50.0, True, "")
+
+    def test_a_blind_flow_side_says_why(self, healthy: BarArrays) -> None:
+        one = scored(healthy)
+        silent = replace(pressure(result(one).time, None), inputs={"note": "flow sources silent: chain"})
+        signal = result(one, [silent]).signals["S0"]
+        assert (signal.pressure, signal.flow_side_known) == (None, False)
+        assert signal.note == "flow side blind (flow sources silent: chain)"
 
     def test_without_a_model_there_is_no_probability(self, healthy: BarArrays) -> None:
         signal = result(scored(healthy)).signals["S0"]
