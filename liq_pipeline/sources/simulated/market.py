@@ -14,6 +14,7 @@ before it. Two runs over the same steps are equal bit for bit, wherever either w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -59,7 +60,7 @@ APPETITE_LIFE: Final = 30 * HOUR
 REVERSION_LIFE: Final = 50 * 60.0
 """How fast the part of an impact that was pressure and not news comes back."""
 STRESS_LIFE: Final = 25 * 60.0
-DEPTH_SHARE: Final = 0.035
+DEPTH_SHARE: Final = 0.05
 """Calm market: selling this share of normal open interest moves the price by 1 %."""
 EXECUTION_SHARE: Final = 0.0022
 """At most this share of open interest is closed by force in one slice: engines and books have a throughput."""
@@ -69,6 +70,8 @@ BARGAIN_DISTANCE: Final = 0.012
 """A price pushed this far from its worth by forced orders alone brings as many new bids as there were."""
 STRESS_THINNING: Final = 2.5
 """How much depth withdraws under stress; measured falls have left two thirds to a third of it."""
+CONTAGION: Final = 0.3
+"""Part of a forced move that other symbols follow, by the size of the market it happened in."""
 
 _OFFSETS: Final = np.arange(4, 301)
 """Distances to liquidation in bins, from 0.4 % (100 x) to 30 % (3 x)."""
@@ -81,6 +84,8 @@ def _spread_of_distances(median: float, sigma: float) -> Array:
 
 _CAUTIOUS: Final = _spread_of_distances(0.20, 0.40)
 _AGGRESSIVE: Final = _spread_of_distances(0.08, 0.45)
+_RECKLESS: Final = _spread_of_distances(0.03, 0.35)
+"""Only scripts place these: close enough that one push reaches them."""
 
 SCRIPT_SHARE: Final = 0.22
 """Share of normal open interest that a script adds on the long side."""
@@ -177,7 +182,9 @@ class Market:
         self._volatility = np.array([i.volatility for i in self.instruments]) / np.sqrt(YEAR)  # per sqrt(second)
         self._beta = np.array([i.beta for i in self.instruments])
         self._normal_base = np.array([i.open_interest_base for i in self.instruments])
-        log_price = np.log(np.array([i.price_usd for i in self.instruments]))
+        prices = np.array([i.price_usd for i in self.instruments])
+        self._weight = self._normal_base * prices / (self._normal_base * prices).sum()
+        log_price = np.log(prices)
         zeros = np.zeros(count)
         self.state = MarketState(
             log_price=log_price,
@@ -313,25 +320,30 @@ class Market:
         for script in self.scripts:
             if script.build_from < end <= script.hit_at:
                 share = SCRIPT_SHARE * seconds / (script.hit_at - script.build_from)
-                all_of, none_of = np.ones_like(opened), np.zeros_like(opened)
-                self._open(share * self._normal_base, (all_of, none_of), (all_of, none_of))
+                for i, base in enumerate(self._normal_base.tolist()):
+                    self._place(LONG, i, share * base * _RECKLESS)
+                s.free[SHORT] += share * self._normal_base
 
     def _open(self, coins: Array, leveraged: tuple[Array, Array], nerve: tuple[Array, Array]) -> None:
         """Open `coins` on both sides: the leveraged share onto levels, `nerve` of it with high leverage."""
-        s = self.state
-        here = np.floor(s.log_price / BIN_WIDTH).astype(np.int64)
-        near, far = int(_OFFSETS[0]), int(_OFFSETS[-1])
         for side in (LONG, SHORT):
             amount = coins * leveraged[side]
-            s.free[side] += coins - amount
-            for i, level in enumerate((here - s.origin).tolist()):
-                spread = amount[i] * (_CAUTIOUS + nerve[side][i] * (_AGGRESSIVE - _CAUTIOUS))
-                if side == LONG:
-                    s.book[LONG, i, level - far : level - near + 1] += spread[::-1]
-                else:
-                    s.book[SHORT, i, level + near : level + far + 1] += spread
-        s.nearest[LONG] = np.maximum(s.nearest[LONG], here - near)
-        s.nearest[SHORT] = np.minimum(s.nearest[SHORT], here + near)
+            self.state.free[side] += coins - amount
+            for i, each in enumerate(amount.tolist()):
+                self._place(side, i, each * (_CAUTIOUS + nerve[side][i] * (_AGGRESSIVE - _CAUTIOUS)))
+
+    def _place(self, side: int, i: int, coins: Array) -> None:
+        """Lay coins onto the levels at _OFFSETS from the price of symbol i."""
+        s = self.state
+        here = math.floor(s.log_price[i] / BIN_WIDTH)
+        level = here - int(s.origin[i])
+        near, far = int(_OFFSETS[0]), int(_OFFSETS[-1])
+        if side == LONG:
+            s.book[LONG, i, level - far : level - near + 1] += coins[::-1]
+            s.nearest[LONG, i] = max(s.nearest[LONG, i], here - near)
+        else:
+            s.book[SHORT, i, level + near : level + far + 1] += coins
+            s.nearest[SHORT, i] = min(s.nearest[SHORT, i], here + near)
 
     def _recentre(self) -> None:
         """Keep the price near the middle of the grid; what falls off the far end counts as unleveraged."""
@@ -393,7 +405,9 @@ class Market:
             depth = DEPTH_SHARE * self._normal_base * thin * bargain
             price = np.exp(s.log_price)
             impact = _within(0.01 * (executed[SHORT] - executed[LONG]) / depth, -0.015, 0.015)
-            s.log_price += impact
+            weighted = self._weight * impact
+            contagion = CONTAGION * self._beta * (weighted.sum() - weighted)
+            s.log_price += impact + contagion
             s.transient += TRANSIENT_SHARE * impact
             share = executed.sum(axis=0) / open_base
             s.stress = np.minimum(s.stress + 9.0 * share, 2.0)

@@ -34,7 +34,7 @@ from liq_pipeline.sources.simulated.world import (
 
 _LOG = logging.getLogger(__name__)
 
-WARM_UP_SECONDS: Final = int(4 * DAY)
+WARM_UP_SECONDS: Final = int(2 * DAY)
 """Simulated before the history begins and shown to nobody: an empty book is no market."""
 SNAPSHOT_SECONDS: Final = 3600
 

@@ -19,12 +19,14 @@ from typing import Any, Final
 import numpy as np
 
 from liq_pipeline.domain.records import Heartbeat, StablecoinFlow
-from liq_pipeline.domain.wallets import SHIPPED_LIST_VERSION, ZERO_ADDRESS, direction, shipped_labels
+from liq_pipeline.domain.wallets import ZERO_ADDRESS, direction, shipped_labels
 from liq_pipeline.domain.worlds import FLOWS_STEP_SECONDS, Expectation
 from liq_pipeline.sources.simulated.market import DAY, Market
 
 FETCHER: Final = "sim_chain"
 CHAIN: Final = "ethereum"
+LABEL_VERSION: Final = "simulation-1"
+"""Of the directions in the records. Not the shipped list's version, which changes while a world goes on."""
 BLOCK_SECONDS: Final = 12
 _FIRST_SLOT_TIME: Final = 1_606_824_023 % BLOCK_SECONDS
 _KNOWN_GRID_SECONDS: Final = 10
@@ -69,7 +71,9 @@ class Transfers:
         labels = [label for label in shipped_labels() if label.source == "simulation" and label.chain == CHAIN]
         self._entities = {label.address: label.entity for label in labels}
         exchanges = sorted(set(self._entities.values()))
-        self._wallets = [[a for a, entity in self._entities.items() if entity == exchange] for exchange in exchanges]
+        self._wallets = [
+            sorted(a for a, entity in self._entities.items() if entity == exchange) for exchange in exchanges
+        ]
         self._users = ["0x" + self._hash(f"user {number}")[:40] for number in range(_USERS)]
         self.state = TransferState()
 
@@ -158,7 +162,7 @@ class Transfers:
             from_entity=self._entities.get(sender),
             to_entity=self._entities.get(receiver),
             direction=direction(sender, receiver, self._entities),
-            label_version=SHIPPED_LIST_VERSION,
+            label_version=LABEL_VERSION,
         )
 
     def _user(self, number: int) -> str:
