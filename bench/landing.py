@@ -295,6 +295,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--short", action="store_true", help="the first table only")
     options = parser.parse_args(arguments)
+    number: int = options.records
     with servers() as (postgres, kafka):
 
         def database(name: str) -> str:
@@ -302,14 +303,14 @@ def main(arguments: list[str]) -> None:
             migrate(url)
             return url
 
-        print(f"publishing {options.records:,} records ...", flush=True)
-        publish(kafka, PREFIX, options.records)
+        print(f"publishing {number:,} records ...", flush=True)
+        publish(kafka, PREFIX, number)
         memory: dict[LandingTable, list[Row]] = {}
 
         def decode_all() -> int:
-            for table, row in read_all(kafka, PREFIX, options.records):
+            for table, row in read_all(kafka, PREFIX, number):
                 memory.setdefault(table, []).append(row)
-            return options.records
+            return number
 
         decoding = timed(decode_all)
         landing = timed(lambda: land(database("landing"), kafka, PREFIX))

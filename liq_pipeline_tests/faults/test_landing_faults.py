@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from liq_pipeline.runtime.processes import free_port
 from liq_pipeline.store import dead_letters, gaps
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.landing import Lander, LandingError, LandResult
+from liq_pipeline.store.migrations import migrate
 from liq_pipeline_tests.landing_support import (
     SAMPLES,
     T0,
@@ -75,9 +77,9 @@ class Load:
         assert not self._thread.is_alive()
 
 
-def _land_for_ever(database_url: str, bootstrap_servers: str, prefix: str) -> None:
+def _land_for_ever(database_url: str, bootstrap_servers: str, prefix: str, progress: Connection) -> None:
     with Lander(database_url, bootstrap_servers, prefix, max_records=50) as lander:
-        lander.run(threading.Event())
+        lander.run(threading.Event(), lambda result: progress.send_bytes(b"."))
 
 
 def assert_exactly(database_url: str, sent: set[str]) -> None:
@@ -89,28 +91,63 @@ def assert_exactly(database_url: str, sent: set[str]) -> None:
     assert count(database_url, "dead_letters") == count(database_url, "row_conflicts") == 0
 
 
-def test_a_landing_process_killed_at_random_moments_loses_and_doubles_nothing(
-    database_url: str, kafka_server: str, topic_prefix: str
-) -> None:
+def kill_landing_at_random_moments(database_url: str, kafka_server: str, prefix: str, kills: int, seed: int) -> None:
+    """Kill landing `kills` times under load, let a last one finish, and compare the rows with what was sent."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["liq_pipeline.store.landing"])
-    moments = random.Random(20)
-    arguments = (database_url, kafka_server, topic_prefix)
+    moments = random.Random(seed)
+    arguments = (database_url, kafka_server, prefix)
     landed_at_kill = []
-    with Load(kafka_server, topic_prefix, seed=1) as load:
-        for _ in range(15):
-            process = context.Process(target=_land_for_ever, args=arguments, daemon=True)
+    with Load(kafka_server, prefix, seed=seed) as load:
+        for _ in range(kills):
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_land_for_ever, args=(*arguments, sender), daemon=True)
             process.start()
-            time.sleep(moments.uniform(0.15, 0.9))
+            sender.close()
+            # Most kills hit landing at work, some hit it while it opens and looks where it stands.
+            if moments.random() < 0.8:
+                assert receiver.poll(60)
+            time.sleep(moments.uniform(0, 0.3))
             assert process.is_alive()
             os.kill(process.pid or 0, signal.SIGKILL)
             process.join(30)
+            receiver.close()
             landed_at_kill.append(count(database_url, "liquidations"))
-    # The kills hit a process at work, not one that had not begun or had nothing to do.
-    assert len(set(landed_at_kill)) > 3
-    with Lander(database_url, kafka_server, topic_prefix) as lander:
+    assert len(set(landed_at_kill)) > kills // 2
+    with Lander(database_url, kafka_server, prefix) as lander:
         assert lander.land_to_end(60).reached_end
     assert_exactly(database_url, load.sent)
+
+
+def test_a_landing_process_killed_at_random_moments_loses_and_doubles_nothing(
+    database_url: str, kafka_server: str, topic_prefix: str
+) -> None:
+    kill_landing_at_random_moments(database_url, kafka_server, topic_prefix, kills=12, seed=20)
+
+
+def test_the_same_on_hypertables(timescale_url: str, kafka_server: str, topic_prefix: str) -> None:
+    migrate(timescale_url)
+    kill_landing_at_random_moments(timescale_url, kafka_server, topic_prefix, kills=8, seed=21)
+
+
+def test_a_full_disk_stops_landing_with_a_clear_sentence_and_loses_nothing(
+    database_url: str, kafka_server: str, topic_prefix: str
+) -> None:
+    """The server's own error, raised by a trigger: only root could mount a disk that is really full."""
+    with connect(database_url) as conn:
+        conn.execute(
+            "CREATE FUNCTION full() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$"
+        )
+        conn.execute("CREATE TRIGGER full_disk BEFORE INSERT ON prices FOR EACH ROW EXECUTE FUNCTION full()")
+    send_prices(kafka_server, topic_prefix, range(10))
+    with Lander(database_url, kafka_server, topic_prefix) as lander:
+        with pytest.raises(LandingError, match="disk is full: landing stands still, nothing is lost"):
+            lander.land_to_end(60)
+        assert count(database_url, "prices") == count(database_url, "dead_letters") == 0
+        with connect(database_url) as conn:
+            conn.execute("DROP TRIGGER full_disk ON prices")
+        assert lander.land_to_end(60).rows_landed == 10
 
 
 def test_a_connection_cut_again_and_again_is_not_the_records_fault(
