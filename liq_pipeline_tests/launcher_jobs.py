@@ -1,7 +1,5 @@
 """A small code location whose runs behave and misbehave on demand, for the tests of the warm launcher."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -11,6 +9,7 @@ from dagster import (
     AssetCheckResult,
     Definitions,
     MaterializeResult,
+    OpExecutionContext,
     asset,
     asset_check,
     define_asset_job,
@@ -18,6 +17,8 @@ from dagster import (
     job,
     op,
 )
+
+from liq_pipeline.defs.handover import start_run
 
 
 @asset
@@ -61,6 +62,16 @@ def fail_in_words() -> None:
     raise ValueError("the part that fails says why")
 
 
+@op
+def start_another(context: OpExecutionContext) -> None:
+    context.add_output_metadata({"started": start_run(context, "quick") or "nothing"})
+
+
+@job(executor_def=in_process_executor)
+def handing_on() -> None:
+    start_another()
+
+
 @job(executor_def=in_process_executor)
 def patient() -> None:
     wait_long()
@@ -90,5 +101,6 @@ defs = Definitions(
         deaf,
         leaving,
         failing,
+        handing_on,
     ],
 )

@@ -164,9 +164,14 @@ def live_tick(
         settings=services.settings,
         dagster_run_id=context.run.run_id,
     )
-    with in_one_sentence("The tick"):
-        result = run_tick(tick)
-        hand_on(context, services, result)
+    try:
+        with in_one_sentence("The tick"):
+            result = run_tick(tick)
+            hand_on(context, services, result)
+    except BaseException:
+        # A tick that fails is blind; whoever watches from outside hears it before the pings run out.
+        ping(services.settings, ok=False)
+        raise
     yield from _landed(result)
     yield from _scored(result)
     yield from checks_of(result, services.settings.risk.min_coverage)

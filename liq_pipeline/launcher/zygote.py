@@ -128,7 +128,7 @@ class Zygote:
                     self._drain_wakeups()
             self._reap()
             self._kill_overdue()
-            self._watch_memory()
+            self.look_at_memory(time.monotonic())
         self._end_all()
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
@@ -146,10 +146,11 @@ class Zygote:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         self._restart(self._listener.fileno())
 
-    def _watch_memory(self) -> None:
-        if time.monotonic() < self._memory_due:
+    def look_at_memory(self, now: float) -> None:
+        """Start afresh if this process has grown; asks the system once a minute. now: monotonic seconds."""
+        if now < self._memory_due:
             return
-        self._memory_due = time.monotonic() + MEMORY_CHECK_SECONDS
+        self._memory_due = now + MEMORY_CHECK_SECONDS
         grown = psutil.Process().memory_info().rss - self._rss_at_start
         if grown > MEMORY_GROWTH_BYTES:
             self._recycle(f"memory grew by {grown >> 20} MB")

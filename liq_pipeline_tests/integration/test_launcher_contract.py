@@ -14,7 +14,9 @@ import pytest
 from dagster import AssetKey, DagsterEventType, DagsterRunStatus
 from dagster._core.launcher.base import WorkerStatus
 from dagster._core.storage.compute_log_manager import ComputeIOType
+from dagster._core.storage.dagster_run import RunsFilter
 
+from liq_pipeline.defs.handover import STARTED_BY_TAG
 from liq_pipeline.launcher import protocol
 from liq_pipeline.launcher.run_launcher import WarmRunLauncher, worker_in_tags
 from liq_pipeline.runtime.postgres import EmbeddedPostgres
@@ -80,6 +82,16 @@ def test_what_a_step_prints_can_be_read_in_the_ui(stack: Stack) -> None:
             texts[kind] = texts.get(kind, b"") + (data or b"")
     assert b"a word on stdout" in texts[ComputeIOType.STDOUT]
     assert b"a word on stderr" in texts[ComputeIOType.STDERR]
+
+
+def test_a_run_can_start_another_at_once(stack: Stack) -> None:
+    first = stack.launch("handing_on")
+    stack.wait_status(first, DagsterRunStatus.SUCCESS, 20)
+    second = wait_for(
+        "the other run is there", lambda: stack.instance.get_run_ids(RunsFilter(tags={STARTED_BY_TAG: first})), 10
+    )[0]
+    stack.wait_status(second, DagsterRunStatus.SUCCESS, 20)
+    assert stack.run(second).job_name == "quick"
 
 
 def test_a_failing_step_fails_the_run_with_its_reason(stack: Stack) -> None:
