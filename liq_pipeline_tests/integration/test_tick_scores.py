@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,8 +14,10 @@ import pytest
 
 from liq_pipeline.pipeline import tick
 from liq_pipeline.pipeline.tick import TickContext, TickResult, run_tick
-from liq_pipeline.settings import PressureSettings, RiskSettings, Settings
+from liq_pipeline.settings import PressureSettings, RiskSettings, Settings, SeveritySettings
+from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
+from liq_pipeline_tests.player_support import eventually
 from liq_pipeline_tests.scoring_support import (
     FIVE_MINUTES,
     MARKET_TOPICS,
@@ -231,6 +234,28 @@ class TestCrash:
         prepare(database_url)
         score(database_url)
         return business_hash(database_url)
+
+
+def test_somebody_who_acknowledges_an_alert_meanwhile_makes_the_tick_decide_again(market: str) -> None:
+    settings = SHORT.model_copy(update={"severity": SeveritySettings(info_risk=-1)})
+    with connect(market) as conn:
+        set_clock(conn, worlds.active(conn), START + 30 * MINUTE)  # type: ignore[arg-type]
+    score(market, settings=settings)
+    with connect(market) as conn:
+        set_clock(conn, worlds.active(conn), START + 40 * MINUTE)  # type: ignore[arg-type]
+    with connect(market) as person, ThreadPoolExecutor(1) as threads:
+        updated = person.execute("UPDATE alerts SET acknowledged_at = now(), acknowledged_by = 'me'")
+        assert updated.rowcount > 0
+        running = threads.submit(score, market, settings=settings)
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'liq tick' AND wait_event_type = 'Lock'"
+        )
+        eventually(lambda: rows(market, waiting) == [(1,)], 60, "the tick waits for the alert's row")
+        person.commit()
+        assert running.result().points_scored == 10
+    assert rows(market, "SELECT count(*) FROM ticks WHERE stream = 'market'") == [(40,)]
+    assert rows(market, "SELECT count(*) FROM liquidation_risk") == [(80,)]
+    assert rows(market, "SELECT DISTINCT acknowledged_by FROM alerts") == [("me",)]
 
 
 def prepare(database_url: str) -> None:
