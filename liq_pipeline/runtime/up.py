@@ -315,7 +315,7 @@ class _Run:
             "",
         ]
         if mode == "simulated":
-            self._console.print(_SIMULATED, style="bold black on yellow", highlight=False)
+            self._console.print(_SIMULATED, style="bold black on yellow", highlight=False, soft_wrap=True)
         for line in lines:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 

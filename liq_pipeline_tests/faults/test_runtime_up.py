@@ -1,0 +1,214 @@
+"""`liq up` as a person runs it: a second one is refused, what is killed comes back, nothing stays behind.
+
+One installation is started, hurt and stopped through the whole file, in order; a start is too dear for each test.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import requests
+
+from liq_pipeline.runtime.endpoints import Endpoints, resolve
+from liq_pipeline.runtime.files import read_json
+from liq_pipeline.runtime.home import Home
+from liq_pipeline.runtime.processes import ProcessIdentity, free_port, port_is_free, wait_until_gone
+from liq_pipeline.settings import Settings
+
+pytestmark = [pytest.mark.xdist_group("liq-up"), pytest.mark.timeout(600)]
+
+PARTS = {"postgres", "kafka", "launcher", "code server", "daemon", "webserver", "player"}
+START_SECONDS = 240  # a bound for a crowded machine, not a promise
+
+
+@dataclass
+class Installation:
+    """A home and the `liq up` that runs on it."""
+
+    home: Home
+    ports: dict[str, int]
+    output: Path
+    process: subprocess.Popen[bytes] | None = None
+    children_before: dict[str, ProcessIdentity] = field(default_factory=dict)
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "LIQ_HOME": str(self.home.path), "COLUMNS": "200"} | {
+            f"LIQ_{name.upper()}_PORT": str(port) for name, port in self.ports.items()
+        }
+
+    def liq(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "liq_pipeline.cli", *arguments],
+            env=self.environment(),
+            cwd=self.home.path.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def start(self) -> None:
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "liq_pipeline.cli", "up", "--mode", "simulated"],
+                env=self.environment(),
+                cwd=self.home.path.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        assert eventually(lambda: "up: Dagster at" in self.said() or self.has_ended(), START_SECONDS), self.said()
+        assert not self.has_ended(), self.said()
+
+    def said(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def has_ended(self) -> bool:
+        return self.process is None or self.process.poll() is not None
+
+    def children(self) -> dict[str, ProcessIdentity]:
+        return self.home.noted_processes()
+
+    def endpoints(self) -> Endpoints:
+        return resolve(Settings(home=self.home.path))
+
+
+def eventually(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+@pytest.fixture(scope="module")
+def installation() -> Iterator[Installation]:
+    folder = Path(tempfile.mkdtemp(prefix="liq-up-"))
+    folder.chmod(0o711)
+    names = ("postgres", "kafka", "dagster", "code_server")
+    ports: dict[str, int] = {}
+    for name in names:
+        ports[name] = free_port(taken=ports.values())
+    made = Installation(Home(folder / "home"), ports, folder / "output")
+    made.start()
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.process.terminate()
+        made.process.wait(120)
+    for left in made.home.noted_processes().values():
+        psutil.Process(left.pid).kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_it_says_what_it_does_then_the_address_the_mode_and_what_to_do_next(installation: Installation) -> None:
+    said = installation.said()
+    for expected in ("starting PostgreSQL", "starting Apache Kafka", "schema:", "topics:", "SIMULATED MARKET"):
+        assert expected in said
+    assert f"http://127.0.0.1:{installation.ports['dagster']}" in said
+    assert "simulated: asked for" in said
+    assert "Next, in another shell" in said
+
+
+def test_every_part_runs_in_a_session_of_its_own(installation: Installation) -> None:
+    children = installation.children()
+    assert set(children) == PARTS
+    for child in children.values():
+        assert os.getsid(child.pid) == child.pid
+
+
+def test_another_shell_finds_the_servers_and_nobody_else_their_password(installation: Installation) -> None:
+    path = installation.home.runtime_path
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    endpoints = installation.endpoints()
+    with psycopg.connect(endpoints.database_url) as connection:
+        assert connection.execute("SELECT to_regclass('prices') IS NOT NULL").fetchone() == (True,)
+    password = endpoints.database_url.split(":")[2].split("@")[0]
+    assert password not in installation.said()
+    for log in installation.home.logs.glob("*.log"):
+        assert password not in log.read_text(errors="replace"), log
+
+
+def test_a_second_liq_up_on_the_same_home_is_refused_with_the_holder_s_pid(installation: Installation) -> None:
+    assert installation.process is not None
+    refused = installation.liq("up", "--mode", "simulated")
+    assert refused.returncode == 2
+    assert f"(pid {installation.process.pid})" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert set(installation.children()) == PARTS
+
+
+@pytest.mark.parametrize("name", ["player", "launcher", "code server", "daemon", "webserver", "kafka", "postgres"])
+def test_a_killed_part_comes_back(installation: Installation, name: str) -> None:
+    killed = installation.children()[name]
+    os.kill(killed.pid, signal.SIGKILL)
+
+    def is_back() -> bool:
+        now = installation.children().get(name)
+        return now is not None and now != killed
+
+    assert eventually(is_back, 120), installation.said()
+    assert f"{name} ended by SIGKILL; it is started again" in installation.said()
+
+
+def test_after_all_that_everything_answers(installation: Installation) -> None:
+    endpoints = installation.endpoints()
+
+    def answers() -> bool:
+        try:
+            with psycopg.connect(endpoints.database_url):
+                return requests.get(f"{endpoints.dagster_url}/server_info", timeout=5).ok
+        except (psycopg.Error, requests.RequestException):
+            return False
+
+    assert eventually(answers, 60)
+    assert eventually(lambda: set(installation.children()) == PARTS, 120)
+
+
+def test_a_killed_supervisor_leaves_its_children_and_the_next_start_replaces_them(
+    installation: Installation,
+) -> None:
+    assert installation.process is not None
+    orphans = installation.children()
+    cluster_id = (installation.home.path / "kafka" / "cluster_id").read_text()
+    ports = installation.home.remembered()["ports"]
+    installation.process.kill()
+    installation.process.wait()
+    assert installation.liq("sql", "SELECT 1").returncode == 2  # the addresses of the dead are not believed
+    assert orphans["postgres"].is_alive
+
+    installation.start()
+    assert wait_until_gone(orphans.values(), 1) == []
+    assert "an earlier `liq up` on this home was killed" in installation.said()
+    assert installation.home.remembered()["ports"] == ports
+    assert (installation.home.path / "kafka" / "cluster_id").read_text() == cluster_id
+    assert eventually(lambda: set(installation.children()) == PARTS, 60)
+
+
+def test_ctrl_c_stops_everything_cleanly_and_leaves_no_process_behind(installation: Installation) -> None:
+    assert installation.process is not None
+    children = list(installation.children().values())
+    strays = installation.home.strays()
+    installation.process.send_signal(signal.SIGINT)
+    assert installation.process.wait(120) == 0
+    assert wait_until_gone([*children, *strays], 1) == []
+    assert installation.home.strays() == []
+    assert not installation.home.runtime_path.exists()
+    assert read_json(installation.home.path / "processes.json") == {}
+    assert all(port_is_free(port) for port in installation.home.remembered()["ports"].values())
+    assert "stopped" in installation.said().splitlines()[-1]
+    log = (installation.home.logs / "postgres.log").read_text()
+    assert "database system is shut down" in log.splitlines()[-1]
