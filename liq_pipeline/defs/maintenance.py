@@ -1,6 +1,7 @@
 """Housekeeping, so that an installation can be left alone for months.
 
-Belongs here: the job and its steps. Does not: what is deleted (pruning.py, store/retention.py, alerting/outbox.py).
+Belongs here: the job and its steps. Does not: what is deleted (pruning.py, store/retention.py, alerting/outbox.py),
+or what a roll-up holds (store/rollups.py).
 """
 
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from liq_pipeline.alerting.outbox import prune_outbox
 from liq_pipeline.defs import keys
 from liq_pipeline.defs.pruning import prune_runs
 from liq_pipeline.defs.resources import Services
-from liq_pipeline.store import retention
+from liq_pipeline.store import retention, rollups
 
 DELIVERED_FOR: Final = timedelta(days=1)
 """What was sent stays in alert_deliveries and, for a week, in Kafka; in the outbox it only shows that it went."""
@@ -31,6 +32,17 @@ def prune_dagster(context: OpExecutionContext, services: ResourceParam[Services]
 
 
 @op(ins={"after": In(Nothing)})
+def roll_up(context: OpExecutionContext, services: ResourceParam[Services]) -> None:
+    """Build the 1 min, 5 min and 1 h roll-ups of the hours that changed; delete fine ones that have had their time."""
+    with services.connect("dagster roll-ups") as connection:
+        hours = rollups.refresh(connection)
+        pruned = rollups.prune(connection, datetime.now(UTC))
+    context.add_output_metadata(
+        {**{f"{k}_hours": v for k, v in hours.items()}, "fine_buckets_deleted": sum(pruned.values())}
+    )
+
+
+@op(ins={"after": In(Nothing)})
 def prune_tables(context: OpExecutionContext, services: ResourceParam[Services]) -> None:
     """Delete published outbox rows and, if LIQ_RETENTION_DAYS is set, time series past it."""
     now = datetime.now(UTC)
@@ -45,8 +57,8 @@ def prune_tables(context: OpExecutionContext, services: ResourceParam[Services])
     executor_def=in_process_executor,
     tags={keys.STREAM_TAG: "maintenance", keys.MAX_RUNTIME_TAG: "1800"},
     description="Deletes what has had its time: Dagster's runs and events, published messages, time series past "
-    "LIQ_RETENTION_DAYS.",
+    "LIQ_RETENTION_DAYS. Builds the roll-ups of what changed.",
 )
 def live_maintenance() -> None:
-    """Dagster's storage first: it grows fastest."""
-    prune_tables(prune_dagster())
+    """Dagster's storage first: it grows fastest. Roll-ups before the rows they stand on may go."""
+    prune_tables(roll_up(prune_dagster()))
