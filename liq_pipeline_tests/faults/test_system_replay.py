@@ -28,7 +28,7 @@ import pytest
 from liq_pipeline.runtime.files import read_json
 from liq_pipeline.runtime.home import Home
 from liq_pipeline.runtime.postgres import EmbeddedPostgres
-from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.runtime.processes import end, free_port
 from liq_pipeline_tests.player_support import write_minute_lines
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("whole-system")]
@@ -184,8 +184,18 @@ def _safe(process: psutil.Process) -> list[str]:
         return []
 
 
-def test_every_process_killed_once_changes_no_row(recording: Path, new_home: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def homes(new_home: Path) -> Iterator[tuple[Path, Path]]:
+    """Two empty homes; whatever a failed test leaves running in them is ended."""
     calm, stormy = new_home / "calm", new_home / "stormy"
+    yield calm, stormy
+    for home in (calm, stormy):
+        for identity in Home(home).strays():
+            end(identity, wait_seconds=0)
+
+
+def test_every_process_killed_once_changes_no_row(recording: Path, homes: tuple[Path, Path], tmp_path: Path) -> None:
+    calm, stormy = homes
     log = tmp_path / "calm.log"
     assert _start(calm, recording, "max", log).wait(timeout=300) == 0, log.read_text()
     undisturbed = _rows(calm)
