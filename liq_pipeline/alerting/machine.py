@@ -333,7 +333,12 @@ class _Work:
             return
         for alert in self._symbol_alerts(rule):
             if alert.group_id is None and self._is_news(rule, alert):
-                self.open[alert.key] = replace(alert, group_id=group.alert_id, page_id=group.page_id)
+                # A symbol that left this page a short while ago and comes back to it is no news.
+                is_back = alert.page_id == group.page_id and alert.level < CRITICAL
+                told_level = alert.level if is_back else alert.told_level
+                self.open[alert.key] = replace(
+                    alert, group_id=group.alert_id, page_id=group.page_id, told_level=told_level
+                )
         self._level_group(rule, group)
 
     def _form_group(self, rule: RulePolicy) -> None:

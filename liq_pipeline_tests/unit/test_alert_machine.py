@@ -220,6 +220,14 @@ def test_symbols_that_join_a_market_page_are_told_together_once_a_window() -> No
     assert played.messages[1].news == ("ADA", "SOL", "XRP")
 
 
+def test_a_symbol_that_leaves_a_market_page_and_comes_back_soon_is_no_news() -> None:
+    points = [point(i, {"BTC": 60.0, "ETH": 60.0 if i < 5 or i > 30 else 40.0}) for i in range(60)]
+    played = play(points, policy())
+    assert played.told() == [(0, "opened", "market", "WARNING")]
+    assert [(c.kind, c.alert.subject) for c in played.changes][-2:] == [("eased", "ETH"), ("escalated", "ETH")]
+    assert played.book.open["severity", "ETH"].group_id == played.book.open["severity", "market"].alert_id
+
+
 def test_a_symbol_that_rises_inside_a_market_page_is_told_at_once() -> None:
     points = [point(0, {"BTC": 60.0, "ETH": 60.0}, -40.0), point(1, {"BTC": 80.0, "ETH": 60.0}, -40.0)]
     points.append(point(2, {"BTC": 80.0, "ETH": 80.0}, -40.0))
