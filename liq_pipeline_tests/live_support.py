@@ -138,7 +138,7 @@ class VenueServer:
                 _, source, *rest = parts.path.split("/")
                 path, query = "/" + "/".join(rest), dict(parse_qsl(parts.query))
                 body_type = body.get("type", body.get("method")) if isinstance(body, dict) else None
-                if isinstance(body, dict):
+                if body is not None:
                     query |= {"body": json.dumps(body)}
                 outer.asked.append(Asked(source, path, query, time.monotonic()))
                 reply = outer.fault(source, path, query) if outer.fault else None

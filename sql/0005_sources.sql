@@ -35,9 +35,12 @@ CREATE TABLE request_budgets (
 COMMENT ON TABLE request_budgets IS 'One row per metered scope of a venue. spent: {slice of the window: cost}. A row lock makes all processes share one limit.';
 
 CREATE TABLE chain_blocks (
-    chain text NOT NULL, block_number bigint NOT NULL,
-    block_hash text NOT NULL, parent_hash text NOT NULL, block_time timestamptz NOT NULL,
-    read_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (chain, block_number)
+    chain text NOT NULL, block_number bigint NOT NULL, block_hash text NOT NULL,
+    block_time  timestamptz NOT NULL,
+    is_canonical boolean NOT NULL DEFAULT true,
+    read_at     timestamptz NOT NULL,
+    orphaned_at timestamptz,
+    PRIMARY KEY (chain, block_hash)
 );
-COMMENT ON TABLE chain_blocks IS 'The newest blocks whose transfers were sent to Kafka, by the hash they had: where reading goes on, and how a re-org is seen.';
+CREATE INDEX chain_blocks_number ON chain_blocks (chain, block_number);
+COMMENT ON TABLE chain_blocks IS 'The newest blocks whose transfers were sent to Kafka, by the hash they had: where reading goes on, and how a re-org is seen. Not complete: a block without a transfer that is kept may be absent.';

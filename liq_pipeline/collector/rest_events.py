@@ -86,6 +86,7 @@ class ListReader(threading.Thread):
                     log.warning("%s: %s; asked again in %.0f s", self._source.name, self.reason, wait_seconds)
             self._halt.wait(max(0.0, wait_seconds - (time.monotonic() - begun)))
         self._http.close()
+        self._budgets.close()
 
     def _wait(self, error: Exception, cadence: float, failures: int) -> float:
         after = error.retry_after_seconds if isinstance(error, SourceError) else None

@@ -3,14 +3,16 @@
 Belongs here: the shipped label list and the direction of a transfer under a list. Does not: tables of labels and which
 list is in force when (store/), or reading the chain (sources/).
 
-The shipped list is selected from brianleect/etherscan-labels (October 2023, MIT, see labels/NOTICE), plus the made-up
-wallets of the simulated venues: one list serves every world, since no real transfer can touch an invented address.
+The shipped list is selected from brianleect/etherscan-labels (October 2023, MIT, see labels/NOTICE), plus single
+addresses that at least two public lists agree on (docs/wallets.md), plus the made-up wallets of the simulated venues:
+one list serves every world, since no real transfer can touch an invented address.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from datetime import datetime
 from functools import lru_cache
 from importlib import resources
 from typing import Final, Literal
@@ -20,26 +22,49 @@ import msgspec
 Direction = Literal["inflow", "outflow", "internal", "inter_exchange", "mint", "burn", "other"]
 
 ZERO_ADDRESS: Final = "0x" + "0" * 40
-SHIPPED_LIST_VERSION: Final = "etherscan-labels-2023-10.1"
+CUSTODY_SUFFIX: Final = "_custody"
+"""An entity of this kind holds tokens that stand behind others (pegged tokens on another chain): no user's deposit."""
+SHIPPED_LIST_VERSION: Final = "shipped-2026-11.1"
 """Changes with every change of the shipped file: a score names the list it rests on."""
 
 
 class WalletLabel(msgspec.Struct, frozen=True, kw_only=True):
-    """An address (lower case) and the exchange it belongs to. role: hot, cold, deposit, or wallet where unknown."""
+    """An address (lower case) and the exchange it belongs to. role: hot, cold, deposit, custody; wallet: not known.
+
+    The label holds for transfers in [valid_from, valid_to); None is open.
+    """
 
     chain: str
     address: str
     entity: str
     role: str
     source: str
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+
+    def holds_at(self, moment: datetime) -> bool:
+        """Whether the label was true at that time."""
+        after = self.valid_from is None or self.valid_from <= moment
+        return after and (self.valid_to is None or moment < self.valid_to)
 
 
 @lru_cache(maxsize=1)
 def shipped_labels() -> tuple[WalletLabel, ...]:
     """The list that comes with the program, version SHIPPED_LIST_VERSION."""
     file = resources.files("liq_pipeline.domain") / "labels" / "wallet_labels.csv"
-    rows = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
-    return tuple(WalletLabel(**row) for row in rows)
+    return parse_labels(file.read_text(encoding="utf-8"))
+
+
+def parse_labels(text: str) -> tuple[WalletLabel, ...]:
+    """Labels from CSV: chain,address,entity,role,source[,valid_from,valid_to]. Raises ValueError naming the line."""
+    labels = []
+    for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
+        filled = {name: value for name, value in row.items() if value}
+        try:
+            labels.append(msgspec.convert(filled, WalletLabel))
+        except msgspec.ValidationError as error:
+            raise ValueError(f"line {number} of the label list: {error}") from error
+    return tuple(labels)
 
 
 def direction(from_address: str, to_address: str, entities: Mapping[str, str]) -> Direction:
@@ -61,6 +86,8 @@ def direction_between(sender: str | None, receiver: str | None, *, is_mint: bool
         return "mint"
     if is_burn:
         return "burn"
+    if any(entity is not None and entity.endswith(CUSTODY_SUFFIX) for entity in (sender, receiver)):
+        return "internal"
     if sender is None and receiver is None:
         return "other"
     if sender is None:

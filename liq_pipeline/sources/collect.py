@@ -2,7 +2,7 @@
 
 Belongs here: starting and stopping the collector's parts. Does not: what they do (collector/).
 It reads every venue's liquidations (websocket streams, REST lists), and loads the history that a first start or an
-outage left out (history.py).
+outage left out (sources/catchup.py).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from liq_pipeline.domain.worlds import REAL
 from liq_pipeline.runtime.endpoints import resolve
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources import registry
+from liq_pipeline.sources.catchup import keep_caught_up
 from liq_pipeline.sources.http import OnAnswer, SourceError
 from liq_pipeline.sources.limits import BudgetError, Budgets
 from liq_pipeline.sources.listing import instruments_of
@@ -64,8 +65,7 @@ class Collector:
             coverage = Coverage(source.name, told.get(source.name))
             coverages.append(coverage)
             http = registry.client(source, settings, on_answer=on_answer)
-            budgets = Budgets(database_url, source.limits_in_force(settings))
-            instruments = self._instruments(source, budgets)
+            instruments = self._instruments(source)
             if source.stream is not None and url is not None:
                 self.streams.append(
                     StreamReader(
@@ -82,6 +82,7 @@ class Collector:
                     )
                 )
             if source.event_feeds:
+                budgets = Budgets(database_url, source.limits_in_force(settings))
                 self.lists.append(
                     ListReader(source, http, budgets, instruments, self.buffer, coverage, self._stop, settings)
                 )
@@ -118,18 +119,20 @@ class Collector:
             ).fetchall()
         return dict(rows)
 
-    def _instruments(self, source: Source, budgets: Budgets) -> Callable[[], Sequence[Instrument]]:
+    def _instruments(self, source: Source) -> Callable[[], Sequence[Instrument]]:
         known: list[Sequence[Instrument]] = [()]
 
         def wanted() -> Sequence[Instrument]:
             """What was known last, where neither the table nor the venue can be asked right now."""
             http = registry.client(source, self._settings)
+            budgets = Budgets(self._database_url, source.limits_in_force(self._settings))
             try:
                 known[0] = instruments_of(source, http, budgets, self._database_url, self._settings)
             except (SourceError, BudgetError, psycopg.Error) as error:
                 log.warning("%s: its list of instruments cannot be had now: %s", source.name, error)
             finally:
                 http.close()
+                budgets.close()
             return known[0]
 
         return wanted
@@ -169,7 +172,15 @@ def collect(settings: Settings, stop_event: threading.Event) -> None:
     endpoints = resolve(settings)
     collector = Collector(settings, endpoints.database_url, endpoints.kafka_bootstrap_servers)
     collector.start()
+    catching_up = threading.Thread(
+        target=keep_caught_up,
+        args=(settings, endpoints.database_url, endpoints.kafka_bootstrap_servers, stop_event),
+        name="catch up",
+        daemon=True,
+    )
+    catching_up.start()
     try:
         stop_event.wait()
     finally:
         collector.stop()
+        catching_up.join(STOP_SECONDS)

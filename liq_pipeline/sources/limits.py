@@ -15,7 +15,8 @@ what was spent is kept per slice of the window, and a reservation looks at every
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -163,12 +164,13 @@ def usage(conn: psycopg.Connection[Any], limits: Mapping[str, Limit], now: datet
 
 
 class Budgets:
-    """The blocking form for workers that page through history: waits for its turn, each wait on its own connection."""
+    """The blocking form for workers that ask one thing after the other: waits for its turn. One thread at a time."""
 
     def __init__(self, database_url: str, limits: Mapping[str, Limit], *, share: float = 1.0) -> None:
         self._database_url = database_url
         self._limits = limits
         self._share = share
+        self._conn: psycopg.Connection[Any] | None = None
 
     def acquire(self, costs: Mapping[str, int], *, timeout_seconds: float) -> None:
         """Return once the costs are reserved. Raises BudgetError if that takes longer than timeout_seconds."""
@@ -177,18 +179,36 @@ class Budgets:
             if cost > self._limits[scope].capacity * self._share:
                 raise BudgetError(f"a request that costs {cost} can never fit the budget of {scope}")
         while True:
-            with connect(self._database_url, application_name="liq budgets") as conn:
-                if reserve(conn, self._limits, [costs], datetime.now(UTC), share=self._share)[0]:
-                    return
+            with self._transaction() as conn:
+                granted = reserve(conn, self._limits, [costs], datetime.now(UTC), share=self._share)[0]
+            if granted:
+                return
             wait = min(self._limits[scope].window_seconds for scope in costs) / SLICES
             wait = min(max(wait, 0.05), 5.0)
             if time.monotonic() + wait > deadline:
-                raise BudgetError(f"the budget of {', '.join(costs)} has no room within {timeout_seconds:g} s")
+                raise BudgetError(f"the budget of {', '.join(costs)} has no room within {timeout_seconds:.1f} s")
             time.sleep(wait)
 
     def block(self, scopes: Sequence[str], seconds: float, reason: str) -> None:
         """Let nobody use the scopes for that long."""
         until = Block(datetime.now(UTC) + timedelta(seconds=seconds), reason)
-        with connect(self._database_url, application_name="liq budgets") as conn:
+        with self._transaction() as conn:
             for scope in sorted(scopes):
                 block(conn, scope, until)
+
+    def close(self) -> None:
+        """Close the connection that was kept for the next reservation."""
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[psycopg.Connection[Any]]:
+        if self._conn is None or self._conn.closed:
+            self._conn = connect(self._database_url, application_name="liq budgets")
+        try:
+            with self._conn.transaction():
+                yield self._conn
+        except psycopg.Error:
+            self.close()
+            raise

@@ -26,7 +26,8 @@ from liq_pipeline.bus.topics import TOPIC_OF_RECORD
 from liq_pipeline.domain.records import Record
 from liq_pipeline.domain.worlds import REAL
 from liq_pipeline.settings import Settings
-from liq_pipeline.sources import limits, polling_state, registry, status
+from liq_pipeline.sources import limits, polling_state, registry, status, wallet_lists
+from liq_pipeline.sources.flows import FlowReading, read_flows, remember
 from liq_pipeline.sources.http import (
     Answer,
     BadAnswerError,
@@ -57,6 +58,8 @@ SETTLE_SECONDS: Final = 0.7
 LEAST_ASKING_SECONDS: Final = 0.3
 LARGEST_ROUND: Final = 8
 """Requests per source and round, as a multiple of those that may be under way at once."""
+FLOWS: Final = "transfers"
+"""The feed name of stablecoin transfers."""
 _LOCK = "SELECT pg_try_advisory_lock(hashtext('liq_pipeline polling round'))"
 
 
@@ -122,25 +125,35 @@ def poll_due(
         tasks = _plan(sources, feeds, listings, settings, moment)
         tasks = _admit(conn, tasks, settings, moment)
         conn.commit()
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kafka") as beside:
+        flows = _FlowTask(database_url, settings, feeds, moment, asking_until, on_answer)
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="beside") as beside:
             # Connecting takes about as long as a venue's answer: done meanwhile.
             connecting = beside.submit(
                 RecordProducer, bootstrap_servers, settings.kafka_topic_prefix, client_id="liq-poll"
             )
+            following = beside.submit(flows.run)
             _ask_all(tasks, settings, asking_until, on_answer)
+            following.result()
             producer = connecting.result()
         asked = [task for task in tasks if task.started]
         result.asked = len(asked)
         result.answered = sum(task.error is None for task in asked)
         outcome = _Outcome(settings, moment, feeds, listings)
-        records = outcome.take(asked)
+        records: list[Record] = [*outcome.take(asked), *flows.reading.records]
+        outcome.changed |= flows.changed
+        outcome.failures |= flows.failures
         with producer:
             for record in records:
                 producer.send(record)
             producer.flush(timeout_seconds=max(1.0, begun + knobs.round_seconds - time.monotonic()))
+            if flows.reading.heartbeat is not None:
+                # Only now is it true that everything up to this block has arrived.
+                producer.send_heartbeat("stablecoin_flows", flows.reading.heartbeat)
+                producer.flush(timeout_seconds=max(1.0, begun + knobs.round_seconds - time.monotonic()))
         result.records = dict(Counter(TOPIC_OF_RECORD[type(record)] for record in records))
         result.failures, result.problems = outcome.failures, outcome.problems
         result.not_listed = outcome.write(conn)
+        remember(conn, flows.reading)
         _write_status(conn, sources, {**feeds, **outcome.changed}, settings, moment)
         register_real_world(conn, settings)
         conn.commit()
@@ -301,6 +314,80 @@ def _unreadable(source: str, error: Exception) -> BadAnswerError:
     return BadAnswerError(source, f"the answer has another form than documented ({type(error).__name__}: {error})")
 
 
+class _FlowTask:
+    """Following the chain in a thread of its own, beside the venues and within the same bound."""
+
+    def __init__(
+        self,
+        database_url: str,
+        settings: Settings,
+        feeds: dict[FeedKey, FeedState],
+        now: datetime,
+        until: float,
+        on_answer: OnAnswer | None,
+    ) -> None:
+        self._database_url = database_url
+        self._settings = settings
+        self._now = now
+        self._until = until
+        self._on_answer = on_answer
+        self._source = registry.flow_source(settings)
+        self._key = FeedKey(self._source or "", FLOWS)
+        self._before = feeds.get(self._key)
+        self.reading = FlowReading(read_at=now)
+        self.changed: dict[FeedKey, FeedState] = {}
+        self.failures: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Read, if it is due. Its failure is in `changed` and `failures`."""
+        cadence = self._settings.sources.flows_seconds
+        if self._source is None or not _is_due(self._before, cadence, self._now):
+            return
+        http = registry.flow_client(self._settings, on_answer=self._on_answer)
+        budgets = limits.Budgets(self._database_url, registry.flow_limits(self._settings))
+        before = self._before or FeedState(self._now, self._now)
+
+        def acquire(costs: dict[str, int]) -> None:
+            budgets.acquire(costs, timeout_seconds=max(0.0, self._until - time.monotonic()))
+
+        try:
+            with connect(self._database_url, application_name="liq flows") as conn:
+                wallet_lists.ensure_shipped(conn, self._now)
+                labels = wallet_lists.in_force(conn, self._now)
+                reader = registry.flow_reader(http, acquire, self._until)
+                knobs = self._settings.sources
+                self.reading = read_flows(reader, conn, labels, knobs, self._now, self._until, failures=before.failures)
+            # Behind the chain, after an outage or at the first start: go on in the next round.
+            due = self._now if self.reading.is_behind else self._now + timedelta(seconds=cadence)
+            self.changed[self._key] = FeedState(due, self._now, self._now)
+        except (SourceError, limits.BudgetError) as error:
+            reason = error.reason if isinstance(error, SourceError) else str(error)
+            seconds, failures = _wait(error, cadence, before.failures, self._settings)
+            if isinstance(error, ThrottledError):
+                budgets.block(list(registry.flow_limits(self._settings))[:1], seconds, reason)
+            self.failures[self._source] = reason
+            due = self._now + timedelta(seconds=seconds)
+            self.changed[self._key] = FeedState(due, self._now, before.last_success, failures, reason)
+        finally:
+            http.close()
+            budgets.close()
+
+
+def _wait(error: Exception, cadence: float, failures: int, settings: Settings) -> tuple[float, int]:
+    """Seconds until the feed may be asked again, and its failures in a row."""
+    after = error.retry_after_seconds if isinstance(error, SourceError) else None
+    slow = settings.sources.slow_probe_seconds
+    if isinstance(error, RefusedError):
+        return max(slow, after or 0.0), failures + 1
+    if isinstance(error, RejectedError):
+        return max(slow, cadence), failures + 1
+    if isinstance(error, ThrottledError):
+        return max(after if after is not None else THROTTLED_SECONDS, cadence), failures + 1
+    first = min(cadence, FIRST_BACKOFF_SECONDS)
+    backoff = min(first * 2.0 ** min(failures, 10), LONGEST_BACKOFF_SECONDS)
+    return max(backoff, after or 0.0), failures + 1
+
+
 class _Outcome:
     """What the answers of a round mean: records, and the new state of every feed that was asked."""
 
@@ -393,7 +480,7 @@ class _Outcome:
                 log.warning("%s answers again", key.source)
             return
         self.failures[key.source] = error.reason
-        wait_seconds, failures = self._wait(error, cadence, failures)
+        wait_seconds, failures = _wait(error, cadence, failures, self._settings)
         due = now + timedelta(seconds=wait_seconds)
         self.changed[key] = FeedState(due, now, last_success, failures, error.reason)
         if isinstance(error, RefusedError):
@@ -411,20 +498,6 @@ class _Outcome:
             until = now + timedelta(seconds=THROTTLED_SECONDS if rest is None else rest)
             for scope in task.request.costs:
                 self._blocks[scope] = limits.Block(until, error.reason)
-
-    def _wait(self, error: SourceError, cadence: float, failures: int) -> tuple[float, int]:
-        """Seconds until the feed may be asked again, and its failures in a row."""
-        after = error.retry_after_seconds
-        slow = self._settings.sources.slow_probe_seconds
-        if isinstance(error, RefusedError):
-            return max(slow, after or 0.0), failures + 1
-        if isinstance(error, RejectedError):
-            return max(slow, cadence), failures + 1
-        if isinstance(error, ThrottledError):
-            return max(after if after is not None else THROTTLED_SECONDS, cadence), failures + 1
-        first = min(cadence, FIRST_BACKOFF_SECONDS)
-        backoff = min(first * 2.0 ** min(failures, 10), LONGEST_BACKOFF_SECONDS)
-        return max(backoff, after or 0.0), failures + 1
 
 
 def _write_status(
@@ -446,4 +519,13 @@ def _write_status(
         rows.append(replace(status.judge(source.name, current, listing.not_listed), budget=budget))
     in_force = {source.name for source in sources}
     rows += [status.SourceStatus(name, "off", "not in LIQ_VENUES") for name in registry.SOURCES if name not in in_force]
+    flows = registry.flow_source(settings)
+    if flows is not None:
+        budget = limits.usage(conn, registry.flow_limits(settings), now)
+        rows.append(replace(status.judge(flows, feeds), budget=budget))
+    rows += [
+        status.SourceStatus(name, "off", "no ETHERSCAN_API_KEY and no LIQ_ETHEREUM_RPC_URL, or the other is used")
+        for name in ("etherscan", "ethereum_rpc")
+        if name != flows
+    ]
     status.write(conn, rows)

@@ -6,6 +6,8 @@ Does not: what a venue offers (live/) or polling it (polling.py).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from liq_pipeline.bus.topics import IN_TOPICS
 from liq_pipeline.domain.worlds import (
     FLOWS_STEP_SECONDS,
@@ -18,6 +20,7 @@ from liq_pipeline.domain.worlds import (
 from liq_pipeline.errors import LiqError
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources.http import HttpClient, OnAnswer
+from liq_pipeline.sources.limits import Limit
 from liq_pipeline.sources.live import (
     binance,
     bitget,
@@ -25,6 +28,8 @@ from liq_pipeline.sources.live import (
     coingecko,
     deribit,
     dydx,
+    ethereum_rpc,
+    etherscan,
     gate,
     htx,
     hyperliquid,
@@ -32,6 +37,7 @@ from liq_pipeline.sources.live import (
     okx,
 )
 from liq_pipeline.sources.live.base import Cadence, Source
+from liq_pipeline.sources.live.ethereum import ChainReader
 
 SOURCES: dict[str, Source] = {
     source.name: source
@@ -107,6 +113,42 @@ def flow_source(settings: Settings) -> str | None:
     if settings.etherscan_api_key is not None:
         return "etherscan"
     return None
+
+
+def flow_limits(settings: Settings) -> dict[str, Limit]:
+    """The budgets of the source of transfers, by scope."""
+    limits = etherscan.limits_of(settings) if flow_source(settings) == "etherscan" else (ethereum_rpc.REQUESTS,)
+    return {limit.scope: limit for limit in limits}
+
+
+def flow_client(settings: Settings, *, on_answer: OnAnswer | None = None) -> HttpClient:
+    """The HTTP client of the source of transfers, with the user's key or node. Raises LiqError if there is none."""
+    name = flow_source(settings)
+    knobs = settings.sources
+    if name == "ethereum_rpc" and settings.ethereum_rpc_url is not None:
+        return HttpClient(
+            name,
+            settings.ethereum_rpc_url.get_secret_value(),
+            request_seconds=knobs.request_seconds,
+            classify=ethereum_rpc.classify,
+            on_answer=on_answer,
+        )
+    if name == "etherscan" and settings.etherscan_api_key is not None:
+        return HttpClient(
+            name,
+            knobs.urls.get(name) or etherscan.URL,
+            request_seconds=knobs.request_seconds,
+            secret_params={"apikey": settings.etherscan_api_key.get_secret_value()},
+            classify=etherscan.classify,
+            on_answer=on_answer,
+        )
+    raise LiqError("stablecoin flows need ETHERSCAN_API_KEY or LIQ_ETHEREUM_RPC_URL")
+
+
+def flow_reader(http: HttpClient, acquire: Callable[[dict[str, int]], None], deadline: float | None) -> ChainReader:
+    """The reader that fits the client's source."""
+    reader = ethereum_rpc.RpcReader if http.source == ethereum_rpc.NAME else etherscan.EtherscanReader
+    return reader(http, acquire, deadline)
 
 
 def real_world(settings: Settings) -> World:

@@ -1,0 +1,323 @@
+"""Stablecoin transfers, followed on a crafted chain through both providers: complete, netted, and right after a re-org.
+
+The chain is served as Etherscan V2 (pages of 1,000 rows, hex and decimal forms, no hash in the logs) and as a JSON-RPC
+node (which refuses ranges that bring too many rows). Amounts are in whole tokens; the sums were added up by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from liq_pipeline.domain.wallets import SHIPPED_LIST_VERSION, WalletLabel
+from liq_pipeline.settings import Settings, SourceSettings
+from liq_pipeline.sources import wallet_lists
+from liq_pipeline.sources.live.ethereum import TOKENS, TRANSFER_TOPIC
+from liq_pipeline.sources.polling import poll_due
+from liq_pipeline.store.connection import connect
+from liq_pipeline_tests.live_support import Reply, VenueServer, land_everything, rows, venue_server
+
+MakeSettings = Callable[..., Settings]
+USDT, USDC = TOKENS
+ZERO = "0x" + "0" * 40
+BINANCE_HOT = "0x28c6c06298d514db089934071355e5743bf21d60"
+BINANCE_COLD = "0xbe0eb53f46cd790cd13851d5eff43d12404d33e8"
+BINANCE_PEG_CUSTODY = "0x47ac0fb4f2d84898e4d9e7b4dab3c24507a6d503"
+KRAKEN = "0x2910543af39aba0cd09dbb2d50200b3e800a63d2"
+USER, OTHER = "0x" + "11" * 20, "0x" + "22" * 20
+START = datetime(2024, 6, 1, 8, tzinfo=UTC)
+
+
+@dataclass
+class FakeBlock:
+    number: int
+    salt: str
+    transfers: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def hash(self) -> str:
+        return "0x" + hashlib.sha256(f"{self.number}{self.salt}".encode()).hexdigest()
+
+    @property
+    def time(self) -> int:
+        return int(START.timestamp()) + 12 * (self.number - 1000)
+
+
+class FakeChain:
+    """Blocks from 1000 on, and the two ways to ask for them."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, FakeBlock] = {}
+        self.most_rows = 10_000
+        self.calls: list[str] = []
+
+    def add(self, *transfers: tuple[Any, str, str, str], salt: str = "", number: int | None = None) -> int:
+        """A block with these (token, from, to, amount); returns its number. number: replaces that block."""
+        at = 1000 + len(self.blocks) if number is None else number
+        block = FakeBlock(at, salt)
+        for index, (token, sender, receiver, amount) in enumerate(transfers):
+            tx = "0x" + hashlib.sha256(f"{at}{salt}{index // 2}".encode()).hexdigest()  # two transfers a transaction
+            raw = int(Decimal(amount) * 10**token.decimals)
+            block.transfers.append(
+                {"token": token, "tx": tx, "index": index, "from": sender, "to": receiver, "raw": raw}
+            )
+        self.blocks[at] = block
+        return at
+
+    @property
+    def head(self) -> int:
+        return max(self.blocks)
+
+    def _between(self, contracts: set[str], first: int, last: int) -> list[tuple[FakeBlock, dict[str, Any]]]:
+        return [
+            (block, transfer)
+            for number, block in sorted(self.blocks.items())
+            if first <= number <= last
+            for transfer in block.transfers
+            if transfer["token"].contract in contracts
+        ]
+
+    def _log(self, block: FakeBlock, transfer: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "address": transfer["token"].contract,
+            "topics": [TRANSFER_TOPIC, _topic(transfer["from"]), _topic(transfer["to"])],
+            "data": "0x" + f"{transfer['raw']:064x}",
+            "blockNumber": hex(block.number),
+            "timeStamp": hex(block.time),
+            "logIndex": hex(transfer["index"]) if transfer["index"] else "0x",
+            "transactionHash": transfer["tx"],
+        }
+
+    def _header(self, number: int) -> dict[str, str] | None:
+        block = self.blocks.get(number) or (FakeBlock(number, "") if number < 1000 else None)
+        return block and {"number": hex(number), "hash": block.hash, "timestamp": hex(block.time)}
+
+    def etherscan(self, query: dict[str, str]) -> Any:
+        self.calls.append(query["action"])
+        if query["action"] == "eth_blockNumber":
+            return {"jsonrpc": "2.0", "id": 1, "result": hex(self.head)}
+        if query["action"] == "eth_getBlockByNumber":
+            return {"jsonrpc": "2.0", "id": 1, "result": self._header(int(query["tag"], 16))}
+        logs = query["action"] == "getLogs"
+        contract = query["address" if logs else "contractaddress"]
+        first = int(query["fromBlock" if logs else "startblock"])
+        last = int(query["toBlock" if logs else "endblock"])
+        page, size = int(query["page"]), int(query["offset"])
+        assert size <= 1000
+        found = self._between({contract}, first, last)[(page - 1) * size : page * size]
+        if not found:
+            return {"status": "0", "message": "No records found" if logs else "No transactions found", "result": []}
+        result = [self._log(*pair) if logs else _tokentx(*pair) for pair in found]
+        return {"status": "1", "message": "OK", "result": result}
+
+    def rpc(self, body: Any) -> Any:
+        if isinstance(body, list):
+            return [{"jsonrpc": "2.0", "id": call["id"], "result": self._header(call["id"])} for call in body]
+        self.calls.append(body["method"])
+        if body["method"] == "eth_blockNumber":
+            return {"jsonrpc": "2.0", "id": 1, "result": hex(self.head)}
+        query = body["params"][0]
+        found = self._between(set(query["address"]), int(query["fromBlock"], 16), int(query["toBlock"], 16))
+        if len(found) > self.most_rows:
+            return {
+                "jsonrpc": "2.0",
+                "id": 1,
+                "error": {"code": -32005, "message": "query returned more than N results"},
+            }
+        return {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "result": [self._log(*pair) | {"blockHash": pair[0].hash, "removed": False} for pair in found],
+        }
+
+
+def _topic(address: str) -> str:
+    return "0x" + "0" * 24 + address[2:]
+
+
+def _tokentx(block: FakeBlock, transfer: dict[str, Any]) -> dict[str, str]:
+    return {
+        "blockNumber": str(block.number),
+        "timeStamp": str(block.time),
+        "hash": transfer["tx"],
+        "blockHash": block.hash,
+        "from": transfer["from"],
+        "to": transfer["to"],
+        "contractAddress": transfer["token"].contract,
+        "value": str(transfer["raw"]),
+        "tokenDecimal": "6",
+    }
+
+
+@dataclass
+class Follower:
+    """An installation that follows the chain through one provider."""
+
+    chain: FakeChain
+    server: VenueServer
+    settings: Settings
+    database_url: str
+    kafka: str
+    prefix: str
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def poll(self) -> Any:
+        self.now += timedelta(seconds=61)  # every poll reads the whole depth again
+        result = poll_due(self.database_url, self.kafka, self.settings, self.now)
+        land_everything(self.database_url, self.kafka, self.prefix)
+        return result
+
+    def follow_to_head(self) -> None:
+        for _ in range(20):
+            result = self.poll()
+            assert self.settings_source not in result.failures
+            read = rows(self.database_url, "SELECT max(block_number) AS n FROM chain_blocks WHERE is_canonical")
+            if read[0]["n"] == self.chain.head:
+                return
+        raise AssertionError("the head was not reached in 20 rounds")
+
+    @property
+    def settings_source(self) -> str:
+        return "etherscan" if self.settings.etherscan_api_key else "ethereum_rpc"
+
+    def flows(self) -> list[dict[str, Any]]:
+        return rows(self.database_url, "SELECT * FROM stablecoin_flows ORDER BY block_number, log_index, is_canonical")
+
+    def net_inflow(self) -> Decimal:
+        """Dollars into exchanges less dollars out, of what is on the chain."""
+        signs = {"inflow": 1, "outflow": -1}
+        return sum(
+            (row["amount"] * signs.get(row["direction"], 0) for row in self.flows() if row["is_canonical"]), Decimal(0)
+        )
+
+
+@pytest.fixture(params=["etherscan", "ethereum_rpc"])
+def follower(
+    request: pytest.FixtureRequest, database_url: str, kafka_server: str, topic_prefix: str, settings: MakeSettings
+) -> Iterator[Follower]:
+    chain = FakeChain()
+    with venue_server("dydx") as server:
+
+        def answer(source: str, _path: str, query: dict[str, str]) -> Reply | None:
+            if source == "etherscan":
+                assert query["apikey"] == "key"
+                return Reply(chain.etherscan(query))
+            return Reply(chain.rpc(json.loads(query["body"]))) if source == "node" else None
+
+        server.fault = answer
+        keys: dict[str, Any] = (
+            {"ETHERSCAN_API_KEY": SecretStr("key")}
+            if request.param == "etherscan"
+            else {"ethereum_rpc_url": SecretStr(server.url("node"))}
+        )
+        chosen = settings(
+            mode="live",
+            symbols=("BTC",),
+            venues=("dydx",),
+            kafka_topic_prefix=topic_prefix,
+            sources=SourceSettings(
+                urls=server.urls() | {"etherscan": server.url("etherscan"), "coingecko": server.url("nobody")},
+                etherscan_calls_per_second=1000,
+                flow_minimum_amount=100_000,
+                flow_lookback_blocks=20,
+            ),
+            **keys,
+        )
+        yield Follower(chain, server, chosen, database_url, kafka_server, topic_prefix)
+
+
+def test_a_crafted_day_nets_to_the_cent(follower: Follower) -> None:
+    chain = follower.chain
+    chain.add((USDT, USER, BINANCE_HOT, "1000000.25"), (USDC, USER, KRAKEN, "250000.50"))  # deposits
+    chain.add((USDT, BINANCE_HOT, USER, "300000.10"))  # a withdrawal
+    chain.add((USDT, BINANCE_HOT, BINANCE_COLD, "50000000"), (USDC, BINANCE_HOT, KRAKEN, "700000"))  # own, and between
+    chain.add((USDT, ZERO, USER, "1000000000"), (USDC, USER, ZERO, "5"))  # mint; burn, kept however small
+    chain.add((USDT, USER, BINANCE_PEG_CUSTODY, "9000000"), (USDT, BINANCE_PEG_CUSTODY, OTHER, "8000000"))  # peg
+    chain.add((USDT, USER, OTHER, "99999.99"), (USDT, USER, OTHER, "100000"))  # strangers: from the threshold up
+    chain.add((USDT, USER, BINANCE_HOT, "0.01"), (USDT, USER, BINANCE_HOT, "0.01"))  # twins in one transaction
+    chain.add()
+    follower.follow_to_head()
+    found = follower.flows()
+    assert [row["direction"] for row in found] == [
+        *("inflow", "inflow", "outflow", "internal", "inter_exchange", "mint", "burn"),
+        *("internal", "internal", "other", "inflow", "inflow"),
+    ]
+    # 1,000,000.25 + 250,000.50 - 300,000.10 + 0.01 + 0.01
+    assert follower.net_inflow() == Decimal("950000.67")
+    first = found[0]
+    assert (first["token"], first["amount"], first["log_index"]) == ("USDT", Decimal("1000000.25"), 0)
+    assert (first["from_entity"], first["to_entity"]) == (None, "binance")
+    assert (first["event_time"], first["block_hash"]) == (START, chain.blocks[1000].hash)
+    assert {row["label_version"] for row in found} == {SHIPPED_LIST_VERSION}
+    beat = rows(follower.database_url, "SELECT venue, max(event_time) AS until FROM heartbeats GROUP BY venue")
+    assert beat == [{"venue": follower.settings_source, "until": START + timedelta(seconds=12 * 7)}]
+    # Reading the newest blocks again and again changes nothing.
+    follower.poll()
+    assert len(follower.flows()) == len(found)
+    assert rows(follower.database_url, "SELECT * FROM row_conflicts") == []
+
+
+def test_a_reorg_takes_back_what_it_took_off_the_chain(follower: Follower) -> None:
+    chain = follower.chain
+    chain.add((USDT, USER, BINANCE_HOT, "1000000"))
+    replaced = chain.add((USDT, USER, BINANCE_HOT, "2000000"), (USDT, KRAKEN, USER, "500000"))
+    follower.follow_to_head()
+    assert follower.net_inflow() == Decimal(2_500_000)
+    # Another block wins: the deposit is gone, the withdrawal is in it, under another hash.
+    chain.add((USDT, KRAKEN, USER, "500000"), number=replaced, salt="winner")
+    chain.add()
+    follower.follow_to_head()
+    follower.poll()
+    assert follower.net_inflow() == Decimal(500_000)
+    taken_back = [row for row in follower.flows() if not row["is_canonical"]]
+    assert sorted(row["amount"] for row in taken_back) == [Decimal(500_000), Decimal(2_000_000)]
+    assert all(row["orphaned_known_at"] is not None for row in taken_back)
+
+
+def test_thousands_of_transfers_in_few_blocks_come_through_whole(follower: Follower) -> None:
+    follower.chain.most_rows = 1500
+    small = [(USDT, USER, BINANCE_HOT, f"{number}.01") for number in range(1, 701)]
+    for _ in range(3):
+        follower.chain.add(*small)
+    follower.chain.add(*[(USDT, USER, KRAKEN, "1") for _ in range(1200)])  # one block alone fills a page
+    follower.chain.add()
+    follower.follow_to_head()
+    count = rows(
+        follower.database_url, "SELECT count(*) AS n, count(DISTINCT (tx_hash, log_index)) AS d FROM stablecoin_flows"
+    )
+    assert count == [{"n": 3300, "d": 3300}]
+
+
+def test_an_outage_leaves_no_block_out(follower: Follower) -> None:
+    follower.chain.add((USDT, USER, BINANCE_HOT, "1"))
+    follower.follow_to_head()
+    for number in range(40):
+        follower.chain.add((USDC, USER, BINANCE_HOT, str(number + 1)))
+    follower.follow_to_head()
+    assert follower.net_inflow() == Decimal(1 + 820)
+
+
+def test_a_later_label_list_changes_no_row_of_the_past(follower: Follower) -> None:
+    follower.chain.add((USDT, USER, OTHER, "200000"))
+    follower.follow_to_head()
+    with connect(follower.database_url) as conn:
+        label = WalletLabel(
+            chain="ethereum", address=OTHER, entity="bybit", role="hot", source="bybit-proof-of-reserves"
+        )
+        version = wallet_lists.refresh(conn, [label], follower.now + timedelta(seconds=1))
+        assert version is not None
+        assert wallet_lists.refresh(conn, [label], follower.now + timedelta(days=1)) is None
+    follower.chain.add((USDT, USER, OTHER, "300000"))
+    follower.follow_to_head()
+    assert [(row["direction"], row["label_version"], row["amount"]) for row in follower.flows()] == [
+        ("other", SHIPPED_LIST_VERSION, Decimal(200_000)),
+        ("inflow", version, Decimal(300_000)),
+    ]
