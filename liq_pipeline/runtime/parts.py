@@ -149,7 +149,7 @@ def source_part(
         home.logs / f"{name}.log",
         directory=home.path,
     )
-    return Part(name, program, rank=PLAYER_RANK, finishes=mode == "recorded")
+    return Part(name, program, rank=PLAYER_RANK, finishes=once or mode == "recorded")
 
 
 def _accepts(port: int) -> bool:

@@ -66,6 +66,8 @@ def up(
     mode: auto, live, simulated or recorded. speed: times real time, None as fast as it lands. The exit code: 0, or
     1 if a recording went through with problems or was cut short. LiqError if it cannot run.
     """
+    if once and mode not in ("recorded", "simulated"):
+        raise LiqError("--once ends with a recording or a simulation: name one with --mode, live data have no end")
     settings = settings.model_copy(update={"mode": mode})
     home = Home(settings.home)
     home.prepare()
@@ -120,6 +122,8 @@ class _Run:
             mode=mode,
             mode_reason=reason,
         )
+        if mode == "live":
+            self._activate_real_world(database_url)
         dagster_home.prepare(self._home)
         environment = parts.environment(
             self._home,
@@ -196,6 +200,16 @@ class _Run:
             servers = broker.bootstrap_servers
         made = ensure_topics(servers, self._settings.kafka_topic_prefix)
         self._say(f"topics: {len(made)} made or corrected" if made else "topics: up to date")
+
+    def _activate_real_world(self, database_url: str) -> None:
+        """A home that showed a simulation or a recording before shows the market again; players do the same."""
+        from liq_pipeline.sources.registry import real_world
+        from liq_pipeline.store import worlds
+        from liq_pipeline.store.connection import connect
+
+        with connect(database_url, application_name="liq up") as connection:
+            worlds.register(connection, real_world(self._settings), activate=True)
+            connection.commit()
 
     def _submit(self, work: Callable[..., _T], *arguments: Any) -> Future[_T]:
         return self._pool.submit(work, *arguments)
