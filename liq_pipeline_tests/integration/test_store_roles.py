@@ -1,0 +1,95 @@
+"""Roles: the writer does the pipeline's work and no more, the reader reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from liq_pipeline.bus.producer import RecordProducer
+from liq_pipeline.domain.worlds import Manifest, World
+from liq_pipeline.store import roles, rollups, worlds
+from liq_pipeline.store.connection import connect
+from liq_pipeline.store.landing import Lander
+from liq_pipeline.store.migrations import migrate
+from liq_pipeline_tests.landing_support import T0, count, price, select
+
+
+def as_role(database_url: str, role: str, password: str) -> str:
+    return make_url(database_url).set(username=role, password=password).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def with_roles(database_url: str) -> Iterator[str]:
+    with connect(database_url) as conn:
+        assert roles.create(conn, writer_password="w'%s", reader_password="r") == [roles.WRITER, roles.READER]
+    yield database_url
+    with connect(database_url) as conn:
+        for role in (roles.WRITER, roles.READER):
+            conn.execute(f"DROP OWNED BY {role}")
+            conn.execute(f"DROP ROLE {role}")
+
+
+def test_the_writer_lands_and_rolls_up_but_cannot_touch_the_schema(
+    with_roles: str, kafka_server: str, topic_prefix: str
+) -> None:
+    url = as_role(with_roles, roles.WRITER, "w'%s")
+    world = World(
+        name="real",
+        kind="real",
+        market_step_seconds=10,
+        flows_step_seconds=15,
+        manifest=Manifest(symbols=(), expected={}),
+    )
+    with connect(url) as conn:
+        worlds.register(conn, world, activate=True)
+    with RecordProducer(kafka_server, topic_prefix) as producer:
+        for second in range(400):
+            producer.send(price(second))
+        producer.send(price(0, price_usd=1.0, origin="archive", known_at=T0 + timedelta(minutes=1)))
+    with Lander(url, kafka_server, topic_prefix) as lander:
+        assert lander.land_to_end(60).rows_landed == 400
+    with connect(url) as conn:
+        assert rollups.refresh(conn)["prices"] == 1
+    for forbidden in (
+        "CREATE TABLE mine (a int)",
+        "DROP TABLE prices",
+        "ALTER TABLE prices ADD COLUMN a int",
+        "DELETE FROM schema_migrations",
+    ):
+        with connect(url) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute(forbidden)
+
+
+def test_the_reader_reads_and_cannot_write(with_roles: str) -> None:
+    url = as_role(with_roles, roles.READER, "r")
+    assert select(url, "SELECT count(*) FROM prices_1h") == [(0,)]
+    assert select(url, "SHOW statement_timeout") == [("30s",)]
+    with connect(url) as conn, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        conn.execute("DELETE FROM prices")
+    with connect(url) as conn:
+        conn.execute("SET TRANSACTION READ WRITE")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("DELETE FROM prices")
+
+
+def test_a_wrong_password_is_refused_and_a_new_one_replaces_the_old(with_roles: str) -> None:
+    with connect(with_roles) as conn:
+        roles.create(conn, reader_password="new")
+    with pytest.raises(psycopg.OperationalError):
+        connect(as_role(with_roles, roles.READER, "r"))
+    assert count(as_role(with_roles, roles.READER, "new"), "signals") == 0
+    assert urlsplit(with_roles).username != roles.READER
+
+
+def test_tables_of_later_migrations_are_covered(with_roles: str) -> None:
+    with connect(with_roles) as conn:
+        conn.execute("CREATE TABLE later (a int)")
+    assert count(as_role(with_roles, roles.READER, "r"), "later") == 0
+    with connect(as_role(with_roles, roles.WRITER, "w'%s")) as conn:
+        conn.execute("INSERT INTO later VALUES (1)")
+    assert migrate(with_roles) == []
