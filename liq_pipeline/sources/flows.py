@@ -4,9 +4,10 @@ Belongs here: where reading goes on, what is kept, and what a re-org takes back.
 (live/etherscan.py, live/ethereum_rpc.py), labels as such (wallet_lists.py), or when to poll (polling.py).
 
 Each poll reads from a few blocks before the last one read up to the newest, in chunks, until the time runs out; once a
-minute it then goes back LIQ_SOURCE_FLOW_REREAD_BLOCKS. Blocks are read again because an index fills late and because a re-org replaces blocks: a block number whose hash
-has changed orphans the old hash. Rows of an orphaned block are sent again as not canonical; they are looked for in the
-table for an hour after, since they may still have been on their way through Kafka when the re-org was seen.
+minute it then goes back LIQ_SOURCE_FLOW_REREAD_BLOCKS. Blocks are read again because an index fills late and because a
+re-org replaces blocks: a block number whose hash has changed orphans the old hash. Rows of an orphaned block are sent
+again as not canonical; they are looked for in the table for an hour after, since they may still have been on their way
+through Kafka when the re-org was seen.
 What was read is remembered only after Kafka has acknowledged it: a poll that dies reads the same blocks again.
 """
 

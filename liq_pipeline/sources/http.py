@@ -77,8 +77,8 @@ class Request:
 
     path: str
     params: Mapping[str, str | int] = field(default_factory=dict)
-    body: Mapping[str, Any] | None = None
-    """A JSON body makes it a POST."""
+    body: Any = None
+    """A JSON body (object, or list for a JSON-RPC batch) makes it a POST."""
     costs: Mapping[str, int] = field(default_factory=dict)
 
 

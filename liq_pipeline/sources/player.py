@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import psycopg
+from kafka.errors import KafkaError
 from tenacity import (
     RetryCallState,
     RetryError,
@@ -84,7 +85,7 @@ class _Stop:
         if self._event.wait(seconds) if seconds > 0 else self._event.is_set():
             raise _StoppedError
 
-    def insist(self, on: str, error: type[Exception], attempt: Callable[[], _T]) -> _T:
+    def insist(self, on: str, error: type[Exception] | tuple[type[Exception], ...], attempt: Callable[[], _T]) -> _T:
         """Try until it works, waiting longer each time and saying why. Raises _StoppedError."""
 
         def tell(state: RetryCallState) -> None:
@@ -271,7 +272,7 @@ class Player:
         """Send a batch and its watermark, again and again until both are acknowledged."""
         messages = [message for step in batch for message in step.messages]
         watermark = batch[-1].time if batch[-1].is_complete else None
-        self._stop.insist("Kafka", PublishError, lambda: self._try(messages, watermark))
+        self._stop.insist("Kafka", (PublishError, KafkaError), lambda: self._try(messages, watermark))
         self._sent += len(messages)
         if watermark is not None:
             self._played_to = watermark
@@ -295,7 +296,7 @@ class Player:
                 producer.flush(_DELIVERY_SECONDS)
                 producer.send_watermark(self._playable.world.name, watermark)
             producer.flush(_DELIVERY_SECONDS)
-        except PublishError:
+        except (PublishError, KafkaError):
             # A producer that gave up on a message has lost its place in the sequence: begin with a new one.
             self._drop_producer()
             raise
@@ -305,8 +306,9 @@ class Player:
         if producer is not None:
             try:
                 producer.close(timeout_seconds=5.0)
-            except PublishError as error:
-                _LOG.warning("while closing: %s", error)
+            except (PublishError, KafkaError) as error:
+                # What it still held belongs to a batch that is sent again, or that nobody was promised.
+                _LOG.warning("while closing the producer: %s", error)
 
 
 def _addresses(settings: Settings) -> tuple[str, str]:
