@@ -9,14 +9,20 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 
 from liq_pipeline.pipeline import tick
 from liq_pipeline.pipeline.tick import TickContext, TickResult, run_tick
+from liq_pipeline.scoring import features
+from liq_pipeline.scoring.bars import points_on_bars
+from liq_pipeline.scoring.references import build_references
+from liq_pipeline.scoring.risk import risk_arrays
 from liq_pipeline.settings import PressureSettings, RiskSettings, Settings, SeveritySettings
 from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
+from liq_pipeline.store.inputs import build_bars, scope_of
 from liq_pipeline_tests.player_support import eventually
 from liq_pipeline_tests.scoring_support import (
     FIVE_MINUTES,
@@ -369,6 +375,32 @@ class TestWarming:
         assert warm.bars_built > 1000
         assert all(value is not None for value in warm.scores.values())
         assert business_hash(database_url, until=now, tables=["liquidation_risk", "signals"]) == before
+
+
+def test_the_ticks_of_a_day_equal_one_pass_over_the_panel_bit_for_bit(database_url: str) -> None:
+    """The live path (rows, kept bars, 60 points at a time) and the evaluation's (arrays) are one and the same score."""
+    end = START + timedelta(hours=30)
+    with connect(database_url) as conn:
+        world = make_world(conn, cadence_seconds=300, step_seconds=300)
+        write(conn, Feed(world.name, SYMBOLS, VENUES, START - HISTORY, end))
+        set_clock(conn, world, end)
+    assert score(database_url).points_left == 0
+    stored = rows(
+        database_url,
+        "SELECT long_squeeze, short_squeeze, score, score_high, coverage FROM liquidation_risk ORDER BY symbol, time",
+    )
+    with connect(database_url) as conn:
+        first = int((START - HISTORY).timestamp()) + 300
+        bars = build_bars(conn, scope_of(world, SHORT.risk), first, (int(end.timestamp()) - first) // 300 + 1)
+    index = np.arange(bars.count - len(stored) // 2, bars.count)
+    points = points_on_bars(bars, index)
+    days = np.unique(points.time_seconds // 86_400)
+    references = build_references(bars, features.on_bars(bars), days, lookback_hours=96, min_lookback_hours=24)
+    arrays = risk_arrays(bars, points, references, scope_of(world, SHORT.risk).expected, 0.5)
+    columns = (arrays.long_squeeze, arrays.short_squeeze, arrays.score, arrays.score_high, arrays.coverage)
+    assert len(stored) == 2 * 360
+    assert np.isfinite(arrays.score).all()
+    assert [tuple(row) for row in np.stack([c.ravel() for c in columns], axis=1).tolist()] == stored
 
 
 class TestWorlds:
