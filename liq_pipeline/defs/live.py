@@ -95,8 +95,9 @@ SPECS: Final = [
     _score_spec(
         keys.FEATURE_BARS,
         keys.FEATURES,
-        [keys.TABLE[topic] for topic in IN_TOPICS if topic != "stablecoin_flows"],
-        "The 5-minute grid that look-backs and percentiles stand on, as it was known at each bar's end.",
+        [keys.TABLE[topic] for topic in IN_TOPICS],
+        "The 5-minute grid that look-backs and percentiles stand on: bars per symbol and venue, and windows of flows, "
+        "as they were known at each bar's end.",
         {"postgres", "numpy"},
     ),
     _score_spec(
@@ -110,7 +111,7 @@ SPECS: Final = [
     _score_spec(
         keys.STABLECOIN_PRESSURE,
         keys.SCORES,
-        [keys.TABLE["stablecoin_flows"]],
+        [keys.FEATURE_BARS],
         "Net flow of stablecoins out of (+) or into (-) exchanges over the last hour, -100 to +100.",
         {"postgres", "numpy"},
     ),
