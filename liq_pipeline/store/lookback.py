@@ -56,6 +56,8 @@ ALL = "*"
 """The symbol and venue of a reference that belongs to none: the flows'."""
 NET_FLOW: Final = "stablecoin_net_flow_cents"
 """|outflow - inflow| over the pressure window."""
+BUILD_CHUNK: Final = 864
+"""Bars built at once, three days: a month of rows every 10 s would not fit into memory."""
 _EPOCH_DAY: Final = date(1970, 1, 1)
 _BAR_COLUMNS: Final = LEVEL_FIELDS + CENTS_FIELDS
 
@@ -86,8 +88,9 @@ def ensure_market_lookback(
     bars_kept = 0
     warmed = False
     if first <= last:
-        bars = build_bars(conn, scope, first, (last - first) // STEP_SECONDS + 1)
-        bars_kept = _keep_bars(conn, bars, scope.world, times_seconds)
+        for start in range(first, last + STEP_SECONDS, BUILD_CHUNK * STEP_SECONDS):
+            count = min(BUILD_CHUNK, (last - start) // STEP_SECONDS + 1)
+            bars_kept += _keep_bars(conn, build_bars(conn, scope, start, count), scope.world, times_seconds)
         if last_scored_seconds is not None and scope.current_origins == "live":
             since = datetime.fromtimestamp(_floor_bar(last_scored_seconds), tz=UTC) - timedelta(minutes=1)
             if _archive_rows_since(conn, scope.world, since):
