@@ -237,7 +237,7 @@ def _scored(result: TickResult) -> Iterator[MaterializeResult[Any]]:
             newest=MetadataValue.md(risk_table(result)),
             lowest_coverage=min((risk.coverage for risk in risks.values()), default=None),
             # Numbers of their own, because Dagster plots numbers over time.
-            **{f"risk_{symbol}": risk.score for symbol, risk in risks.items()},
+            **{f"risk_{s}": None if risk.score is None else round(risk.score, 2) for s, risk in risks.items()},
         ),
     )
     yield MaterializeResult(
@@ -283,6 +283,7 @@ def checks_of(result: TickResult, min_coverage: float) -> Iterator[AssetCheckRes
         passed=not blind,
         severity=AssetCheckSeverity.WARN,
         description="; ".join(f"{s} has a coverage of {c:.0%}: {notes.get(s)}" for s, c in blind.items()) or None,
+        metadata=known(lowest_coverage=min(result.coverage.values(), default=None)),
     )
     landing = result.landing
     yield AssetCheckResult(
@@ -304,6 +305,7 @@ def checks_of(result: TickResult, min_coverage: float) -> Iterator[AssetCheckRes
         passed=not behind,
         severity=AssetCheckSeverity.WARN,
         description=", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in behind.items()) or None,
+        metadata=known(lag_seconds=result.lag_seconds),
     )
 
 
