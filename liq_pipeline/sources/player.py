@@ -55,7 +55,7 @@ BATCH_MESSAGES: Final = 10_000
 """Steps are gathered up to this many messages per watermark when the player has to hurry."""
 LANDED_POLL_SECONDS: Final = 0.5
 SNAPSHOT_FOLDER: Final = "simulation"
-_DELIVERY_SECONDS: Final = 15.0
+DELIVERY_SECONDS: Final = 15.0
 """Without an acknowledgement for this long the batch is sent again; also how long stopping may take without Kafka."""
 _LONGEST_RETRY_SECONDS: Final = 15.0
 
@@ -199,8 +199,12 @@ class Player:
         speed: float | None,
         stop_event: threading.Event,
         max_ahead: int = MAX_AHEAD,
+        delivery_seconds: float = DELIVERY_SECONDS,
     ) -> None:
-        """landed_to: how far the world is in the database. speed: times real time, None without pacing."""
+        """landed_to: how far the world is in the database. speed: times real time, None without pacing.
+
+        delivery_seconds: how long Kafka may take to acknowledge a batch before it is sent again.
+        """
         if speed is not None and speed <= 0:
             raise LiqError(f"the playing speed must be above 0, not {speed:g}.")
         self._playable = playable
@@ -209,6 +213,7 @@ class Player:
         self._speed = speed
         self._stop = _Stop(stop_event)
         self._max_ahead = max_ahead
+        self._delivery_seconds = delivery_seconds
         self._producer: RecordProducer | None = None
         self._sent = 0
         self._played_to: datetime | None = None
@@ -283,7 +288,7 @@ class Player:
         try:
             if self._producer is None:
                 self._producer = RecordProducer(
-                    self._servers, self._prefix, client_id="liq-player", delivery_timeout_seconds=_DELIVERY_SECONDS
+                    self._servers, self._prefix, client_id="liq-player", delivery_timeout_seconds=self._delivery_seconds
                 )
             producer = self._producer
             for message in messages:
@@ -293,9 +298,9 @@ class Player:
                     producer.send(message)
             if watermark is not None:
                 # In another partition the watermark could overtake a record: acknowledge the records first.
-                producer.flush(_DELIVERY_SECONDS)
+                producer.flush(self._delivery_seconds)
                 producer.send_watermark(self._playable.world.name, watermark)
-            producer.flush(_DELIVERY_SECONDS)
+            producer.flush(self._delivery_seconds)
         except (PublishError, KafkaError):
             # A producer that gave up on a message has lost its place in the sequence: begin with a new one.
             self._drop_producer()
