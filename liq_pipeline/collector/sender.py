@@ -12,6 +12,7 @@ An event that was sent and not acknowledged is sent again: landing drops the sec
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -35,8 +36,9 @@ TOPIC: Final = "liquidations"
 BATCH: Final = 5_000
 HEARTBEAT_SECONDS: Final = 5.0
 STATUS_SECONDS: Final = 5.0
-DELIVERY_SECONDS: Final = 15.0
-LONGEST_BACKOFF_SECONDS: Final = 10.0
+DELIVERY_SECONDS: Final = 10.0
+LONGEST_BACKOFF_SECONDS: Final = 2.0
+_KNOCK_SECONDS: Final = 1.0
 
 
 class Sender(threading.Thread):
@@ -64,7 +66,8 @@ class Sender(threading.Thread):
         self._halt = stop
         self._drain_seconds = drain_seconds
         self._producer: RecordProducer | None = None
-        self._told: dict[str, datetime] = {}
+        self.told: dict[str, datetime] = {}
+        """Up to when each venue is known to have been read, by the heartbeats that Kafka has acknowledged."""
         self._heartbeat_at = 0.0
         self._status_at = 0.0
         self._gaps: list[gaps.Gap] = []
@@ -114,6 +117,7 @@ class Sender(threading.Thread):
         if not events and not beats:
             return
         if self._producer is None:
+            self._knock()
             self._producer = RecordProducer(
                 self._servers, self._prefix, client_id="liq-collect", delivery_timeout_seconds=DELIVERY_SECONDS
             )
@@ -127,7 +131,18 @@ class Sender(threading.Thread):
                 self._producer.send_heartbeat(TOPIC, beat)
             self._producer.flush(timeout_seconds=DELIVERY_SECONDS + 5)
             self._heartbeat_at = time.monotonic()
-            self._told |= {beat.venue: beat.event_time for beat in beats}
+            self.told |= {beat.venue: beat.event_time for beat in beats}
+
+    def _knock(self) -> None:
+        """Raise PublishError unless a broker's port is open: the client itself gives up only after half a minute."""
+        for server in self._servers.split(","):
+            host, _, port = server.strip().rpartition(":")
+            try:
+                with socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS):
+                    return
+            except (OSError, ValueError):
+                continue
+        raise PublishError(f"Kafka at {self._servers} does not answer")
 
     def _beats(self, read_until: dict[str, datetime | None]) -> list[Heartbeat]:
         """For every venue that has been read further than was told."""
@@ -143,7 +158,7 @@ class Sender(threading.Thread):
                 venue=venue,
             )
             for venue, moment in read_until.items()
-            if moment is not None and moment > self._told.get(venue, datetime.min.replace(tzinfo=UTC))
+            if moment is not None and moment > self.told.get(venue, datetime.min.replace(tzinfo=UTC))
         ]
 
     def _report(self) -> None:

@@ -63,6 +63,10 @@ class TransientError(SourceError):
     """Likely to pass: asked again with backoff."""
 
 
+class NoTimeLeftError(TransientError):
+    """The caller's deadline came before the source had a full request's time: this says nothing about the source."""
+
+
 class ThrottledError(TransientError):
     """We asked too often; the scopes of the request rest until retry_after_seconds have passed."""
 
@@ -143,7 +147,7 @@ class HttpClient:
             attempts -= 1
             try:
                 return self._ask_once(request, deadline)
-            except ThrottledError:
+            except (ThrottledError, NoTimeLeftError):
                 raise
             except TransientError:
                 left = None if deadline is None else deadline - time.monotonic()
@@ -155,7 +159,7 @@ class HttpClient:
         if deadline is not None:
             seconds = min(seconds, deadline - time.monotonic())
             if seconds <= 0:
-                raise TransientError(self.source, "no time was left in this round to ask")
+                raise NoTimeLeftError(self.source, "no time was left to ask")
         until = time.monotonic() + seconds
         sent_at = datetime.now(UTC)
         try:
@@ -169,9 +173,10 @@ class HttpClient:
                 allow_redirects=False,
             )
             with response:
-                body = self._read(response, until)
+                body = self._read(response, until, seconds)
         except (requests.Timeout, urllib3.exceptions.TimeoutError):
-            raise TransientError(self.source, f"no answer within {seconds:.1f} s") from None
+            kind = TransientError if seconds >= self._request_seconds else NoTimeLeftError
+            raise kind(self.source, f"no answer within {seconds:.1f} s") from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise TransientError(self.source, f"the connection failed ({_name_of(error)})") from None
         received_at = datetime.now(UTC)
@@ -181,7 +186,7 @@ class HttpClient:
             self._on_answer(self.source, request, answer)
         return answer
 
-    def _read(self, response: requests.Response, until: float) -> bytes:
+    def _read(self, response: requests.Response, until: float, seconds: float) -> bytes:
         """The body, read piece by piece: the socket timeout alone would let a trickling server hold us for ever."""
         parts: list[bytes] = []
         size = 0
@@ -196,7 +201,8 @@ class HttpClient:
             if size > MAX_BODY_BYTES:
                 raise BadAnswerError(self.source, f"the answer is larger than {MAX_BODY_BYTES // 2**20} MB")
             if time.monotonic() > until:
-                raise TransientError(self.source, "the answer took too long to arrive")
+                kind = TransientError if seconds >= self._request_seconds else NoTimeLeftError
+                raise kind(self.source, f"the answer took too long to arrive: more than {seconds:.1f} s")
 
     def _judge(self, request: Request, response: requests.Response, body: bytes) -> Any:
         status = response.status_code

@@ -32,6 +32,7 @@ from liq_pipeline.sources.http import (
     Answer,
     BadAnswerError,
     HttpClient,
+    NoTimeLeftError,
     OnAnswer,
     RefusedError,
     RejectedError,
@@ -93,6 +94,8 @@ class _Task:
     """The further answers of a list of instruments, in order."""
     error: SourceError | None = None
     started: bool = False
+    started_at: float = float("inf")
+    """time.monotonic(); never, before it is started."""
 
 
 def poll_due(
@@ -271,10 +274,12 @@ def _ask_all(tasks: list[_Task], settings: Settings, until: float, on_answer: On
     _, late = wait(futures, timeout=max(0.0, until - time.monotonic()) + 0.1)
     for future in late:
         task = futures[future]
-        if not future.cancel():
+        cancelled = future.cancel()
+        had_its_time = time.monotonic() - task.started_at >= settings.sources.request_seconds
+        task.started = not cancelled and had_its_time
+        if task.started:
             # Its thread is left behind (a name that does not resolve cannot be interrupted).
             task.error = TransientError(task.source.name, "no answer before the end of the round")
-            task.started = True
     for executor in executors:
         executor.shutdown(wait=False, cancel_futures=True)
     if not late:
@@ -285,12 +290,14 @@ def _ask_all(tasks: list[_Task], settings: Settings, until: float, on_answer: On
 def _ask(http: HttpClient, task: _Task, until: float) -> None:
     if until - time.monotonic() < LEAST_ASKING_SECONDS / 3:
         return
-    task.started = True
+    task.started, task.started_at = True, time.monotonic()
     try:
         answers = []
         for request in _requests(task):
             answers += _with_pages(http, task, request, until)
         task.answer, task.more = answers[0], [answer.payload for answer in answers[1:]]
+    except NoTimeLeftError:
+        task.started = False  # the round ended, not the source's patience: it stays due
     except SourceError as error:
         task.error = error
 
