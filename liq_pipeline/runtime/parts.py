@@ -120,6 +120,18 @@ def dagster_parts(home: Home, child_environment: Mapping[str, str], ports: Mappi
     ]
 
 
+def health_part(home: Home, child_environment: Mapping[str, str], port: int) -> Part:
+    """/healthz and /metrics. The part that looks at all others: it is started last and stopped first."""
+    program = Program(
+        "the health page",
+        [sys.executable, "-m", "liq_pipeline.cli", "metrics", "--port", str(port)],
+        child_environment,
+        home.logs / "metrics.log",
+        directory=home.path,
+    )
+    return Part("metrics", program, rank=PLAYER_RANK)
+
+
 def source_part(
     home: Home,
     child_environment: Mapping[str, str],

@@ -96,6 +96,7 @@ class _Run:
         self._stop_event = stop
         self._supervisor = Supervisor(home, self._say)
         self._endpoints: Endpoints | None = None
+        self._metrics_port = settings.metrics_port
         self._started = time.monotonic()
         self._started_at = datetime.now(UTC)
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="up")
@@ -106,6 +107,7 @@ class _Run:
         self._say(f"home {self._home.path}")
         stop_orphans(self._home, self._say)
         ports = self._choose_ports()
+        self._metrics_port = ports["metrics"]
 
         database = self._submit(self._bring_up_database, ports["postgres"])
         broker = self._submit(self._bring_up_broker, ports["kafka"], ports["kafka_controller"])
@@ -139,14 +141,19 @@ class _Run:
         early = self._submit(self._supervisor.start, [part for part in dagster if part.name != "daemon"])
         self._wait_for(broker)
         late = [part for part in dagster if part.name == "daemon"]
-        self._wait_for(self._submit(self._supervisor.start, [*late, source]))
+        health = parts.health_part(self._home, environment, ports["metrics"])
+        self._wait_for(self._submit(self._supervisor.start, [*late, source, health]))
         self._wait_for(early)
         publish(self._home, self._endpoints)
         self._announce(mode, reason)
 
     def _choose_ports(self) -> dict[str, int]:
         settings = self._settings
-        wanted = {"dagster": settings.dagster_port, "code_server": settings.code_server_port}
+        wanted = {
+            "dagster": settings.dagster_port,
+            "code_server": settings.code_server_port,
+            "metrics": settings.metrics_port,
+        }
         if settings.database_url is None:
             wanted["postgres"] = settings.postgres_port
         if settings.kafka_bootstrap_servers is None:
