@@ -30,7 +30,7 @@ from liq_pipeline.settings import Settings
 
 pytestmark = [pytest.mark.xdist_group("liq-up"), pytest.mark.timeout(600)]
 
-PARTS = {"postgres", "kafka", "launcher", "code server", "daemon", "webserver", "player"}
+PARTS = {"postgres", "kafka", "launcher", "code server", "daemon", "webserver", "player", "metrics"}
 START_SECONDS = 240  # a bound for a crowded machine, not a promise
 
 
