@@ -186,7 +186,7 @@ class Settings(BaseSettings):
     """How many points under its threshold the score must be before an alert may leave its level."""
     alert_hold_minutes: Annotated[float, Field(ge=0)] = 15.0
     """How long it must stay there, without a break, before the alert does leave it."""
-    alert_early_warning_hold_minutes: Annotated[float, Field(ge=0)] = 60.0
+    alert_early_warning_hold_minutes: Annotated[float, Field(ge=0)] = 240.0
     """The hold of the early warning, which looks 4 h ahead and would flap at the pace of the severities."""
     alert_cooldown_minutes: Annotated[float, Field(ge=0)] = 30.0
     """After a page was resolved the same rule, subject and side stays quiet this long, unless it comes back higher."""

@@ -23,6 +23,8 @@ class Probabilities:
 
     by_hours: dict[int, Floats]
     early_warning: Booleans
+    is_reduced: Booleans | None = None
+    """Whether fewer inputs than the model wants answered (no open interest, say); None: the model does not tell."""
 
 
 class ProbabilityModel(Protocol):

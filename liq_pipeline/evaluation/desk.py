@@ -1,0 +1,262 @@
+"""Desk figures: pages as people would have had them, held against the cascades that happened.
+
+Belongs here: running the alert machine over scores, judging its pages, thresholds for a false-alarm budget. Does not:
+the machine (alerting/machine.py), labels (labels.py), row-wise figures (metrics.py).
+
+A page is what a person takes as one thing (alerting/machine.py): a symbol's alert, or a market group with its symbols.
+It reaches people DELIVERY_SECONDS after its point. While it is open it claims: a cascade begins within the horizon.
+  * right: an onset of one of its symbols after it was told, at most the horizon after it was resolved;
+  * late: no such onset, but when it was told one of its symbols was between an onset and that cascade's peak;
+  * false: neither.
+An event is paged if, 30 min before its onset, a page had been told and was open or resolved less than the horizon ago,
+for its symbol (`by_symbol`) or for any (`by_market`: a desk that is told "market" looks at everything). A page that
+stands for days would earn events by standing, so two more figures stand beside: `fresh`, counting only pages told
+within the horizon before the onset, and the share of time under such a claim, which is what chance would earn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from liq_pipeline.alerting.machine import Book, step
+from liq_pipeline.alerting.policy import AlertPolicy, Rule
+from liq_pipeline.domain.worlds import Manifest, World
+from liq_pipeline.evaluation.labels import CascadeEvent
+from liq_pipeline.evaluation.metrics import share_interval
+from liq_pipeline.scoring.results import PointResult, Severity, SignalResult
+from liq_pipeline.settings import Settings
+
+Booleans = NDArray[np.bool_]
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+DELIVERY_SECONDS: Final = 60
+"""From a point's time to a phone: the tick's lateness bound, the outbox and a channel, rounded up."""
+LEAD_SECONDS: Final = 30 * 60
+FALSE_PAGES_PER_WEEK: Final = 2.0
+DESK_HORIZON_HOURS: Final = 4
+WEEK_SECONDS: Final = 7 * 86_400
+FEW_EVENTS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page: when it was first told (seconds, delivery included) and since when it spoke for each symbol."""
+
+    page_id: str
+    told: int
+    ended: int
+    """When it was resolved (or the data ended)."""
+    symbols: Mapping[str, int]
+    level: int
+
+
+def desk_policy(step_seconds: int, rule: Rule, symbols: tuple[str, ...], settings: Settings) -> AlertPolicy:
+    """The installation's alert policy on the panel's grid, with one rule."""
+    world = World(
+        name="recorded/panel",
+        kind="recorded",
+        market_step_seconds=step_seconds,
+        flows_step_seconds=step_seconds,
+        manifest=Manifest(symbols=symbols, expected={}),
+    )
+    policy = AlertPolicy.build(settings, world)
+    chosen = tuple(replace(of, is_on=True) for of in policy.rules if of.rule == rule)
+    return replace(policy, rules=chosen)
+
+
+def early_warning_pages(
+    time: Integers,
+    symbols: Sequence[str],
+    probability_4h: Floats,
+    threshold: float,
+    policy: AlertPolicy,
+) -> list[Page]:
+    """Pages of the early-warning rule; probability_4h: (symbols, times), NaN = cannot be judged.
+
+    The machine runs at every point where a symbol is past the threshold or an alert is open; all other points leave an
+    empty book empty, so they are passed over.
+    """
+    with np.errstate(invalid="ignore"):
+        warns = probability_4h >= threshold
+    known = np.isfinite(probability_4h)
+    hot = np.flatnonzero(warns.any(axis=0))
+    book, pages = Book(), _Pages(policy)
+    position, total = 0, time.size
+    while position < total:
+        if not book.open:
+            following = np.searchsorted(hot, position)
+            if following >= hot.size:
+                break
+            position = int(hot[following])
+        at = datetime.fromtimestamp(int(time[position]), UTC)
+        signals = {
+            symbol: _signal(symbol, at, bool(warns[i, position]) if known[i, position] else None)
+            for i, symbol in enumerate(symbols)
+        }
+        outcome = step(book, PointResult(at, {}, signals, None), policy, "evaluation")
+        book = outcome.book
+        pages.hear(outcome.messages, int(time[position]))
+        position += 1
+    return pages.found(int(time[-1]))
+
+
+def _signal(symbol: str, at: datetime, warns: bool | None) -> SignalResult:
+    severity: Severity = "UNKNOWN"
+    return SignalResult(symbol, at, None, None, severity, severity, False, "", early_warning=warns)
+
+
+class _Pages:
+    """Messages gathered into pages."""
+
+    def __init__(self, policy: AlertPolicy) -> None:
+        self._policy = policy
+        self._told: dict[str, int] = {}
+        self._symbols: dict[str, dict[str, int]] = {}
+        self._level: dict[str, int] = {}
+        self._ended: dict[str, int] = {}
+
+    def hear(self, messages: Iterable[Any], time: int) -> None:
+        for message in messages:
+            page = str(message.alert.page_id)
+            if message.kind == "resolved":
+                self._ended[page] = time + DELIVERY_SECONDS
+            if message.kind in ("resolved", "eased", "reminder"):
+                continue
+            told = time + DELIVERY_SECONDS
+            self._told.setdefault(page, told)
+            self._level[page] = max(self._level.get(page, 0), message.alert.level)
+            for member in message.members:
+                self._symbols.setdefault(page, {}).setdefault(member.subject, told)
+
+    def found(self, last: int) -> list[Page]:
+        pages = [
+            Page(p, told, max(self._ended.get(p, last), told), self._symbols.get(p, {}), self._level[p])
+            for p, told in self._told.items()
+        ]
+        return sorted(pages, key=lambda page: (page.told, page.page_id))
+
+
+def judge(page: Page, events: Sequence[CascadeEvent], horizon_hours: int = DESK_HORIZON_HOURS) -> str:
+    """`right`, `late` or `false` (module docstring)."""
+    late = False
+    for event in events:
+        since = page.symbols.get(event.symbol)
+        if since is None:
+            continue
+        if since < event.onset <= page.ended + horizon_hours * 3600:
+            return "right"
+        late = late or event.onset <= since <= event.peak
+    return "late" if late else "false"
+
+
+def lead_seconds(event: CascadeEvent, pages: Sequence[Page], *, by_market: bool, fresh: bool = False) -> int | None:
+    """From the earliest page that claims this event to its onset; None if no page claimed it before it began.
+
+    fresh: only pages told within the horizon before the onset.
+    """
+    reach = event.horizon_hours * 3600
+    leads = []
+    for page in pages:
+        since = page.told if by_market else page.symbols.get(event.symbol)
+        if since is None or since >= event.onset:
+            continue
+        if (event.onset - since if fresh else event.onset - page.ended) <= reach:
+            leads.append(event.onset - since)
+    return max(leads, default=None)
+
+
+def time_under_claim(pages: Sequence[Page], from_seconds: int, to_seconds: int) -> float:
+    """Share of [from, to) in which some page claims a cascade that is at least 30 min away."""
+    covered, reached = 0, from_seconds
+    for page in sorted(pages, key=lambda page: page.told):
+        first = max(page.told + LEAD_SECONDS, reached)
+        last = min(page.ended + DESK_HORIZON_HOURS * 3600, to_seconds)
+        if last > first:
+            covered += last - first
+            reached = last
+    return covered / max(1, to_seconds - from_seconds)
+
+
+def desk_figures(
+    pages: Sequence[Page], events: Sequence[CascadeEvent], from_seconds: int, to_seconds: int
+) -> dict[str, Any]:
+    """Everything a desk asks of a rule over [from, to): pages by verdict, shares of events paged, leads."""
+    inside = [page for page in pages if from_seconds <= page.told < to_seconds]
+    happened = [event for event in events if from_seconds <= event.onset < to_seconds]
+    verdicts = [judge(page, events) for page in inside]
+    weeks = (to_seconds - from_seconds) / WEEK_SECONDS
+    grades = {
+        "all": happened,
+        "major_or_systemic": [e for e in happened if e.is_major or e.is_systemic],
+        "first_shock": [e for e in happened if e.is_first_shock],
+    }
+    leads = [lead_seconds(event, pages, by_market=True) or 0 for event in happened]
+    right = verdicts.count("right")
+    return {
+        "weeks": weeks,
+        "market_pages": len(inside),
+        "right": right,
+        "late": verdicts.count("late"),
+        "false": verdicts.count("false"),
+        "false_per_week": verdicts.count("false") / weeks,
+        "precision": right / len(inside) if inside else None,
+        "share_of_time_under_claim": time_under_claim(inside, from_seconds, to_seconds),
+        "paged_30_min_before_onset": {
+            name: {
+                "events": len(chosen),
+                "descriptive_only": len(chosen) < FEW_EVENTS,
+                "by_market": _share(chosen, pages, by_market=True),
+                "by_symbol": _share(chosen, pages, by_market=False),
+                "by_market_fresh": _share(chosen, pages, by_market=True, fresh=True),
+            }
+            for name, chosen in grades.items()
+        },
+        "lead_minutes_over_all_events": {
+            f"p{q}": float(np.percentile(leads, q)) / 60.0 if leads else None for q in (10, 25, 50, 75, 90)
+        },
+    }
+
+
+def _share(
+    events: Sequence[CascadeEvent], pages: Sequence[Page], *, by_market: bool, fresh: bool = False
+) -> dict[str, float | None]:
+    leads = [lead_seconds(event, pages, by_market=by_market, fresh=fresh) for event in events]
+    hits = [lead is not None and lead >= LEAD_SECONDS for lead in leads]
+    if not hits:
+        return {"share": None, "low": None, "high": None}
+    interval = share_interval(hits, [event.onset // 86_400 for event in events])
+    return {"share": interval.value, "low": interval.low, "high": interval.high}
+
+
+def threshold_for_budget(
+    time: Integers,
+    symbols: Sequence[str],
+    score: Floats,
+    events: Sequence[CascadeEvent],
+    policy: AlertPolicy,
+    budget: float = FALSE_PAGES_PER_WEEK,
+    weeks: float | None = None,
+) -> float:
+    """The lowest threshold (of a ladder of high quantiles) whose false market-level pages stay within the budget."""
+    known = score[np.isfinite(score)]
+    if known.size == 0:
+        return float("nan")
+    ladder = np.unique(np.quantile(known, 1.0 - np.geomspace(0.15, 2e-4, 28)))
+    weeks = (int(time[-1]) - int(time[0])) / WEEK_SECONDS if weeks is None else weeks
+    low, high = 0, ladder.size - 1
+    while low < high:  # false pages fall with the threshold, up to grouping; the last step checks what it returns
+        middle = (low + high) // 2
+        pages = early_warning_pages(time, symbols, score, float(ladder[middle]), policy)
+        false = sum(judge(page, events) == "false" for page in pages)
+        if false / weeks <= budget:
+            high = middle
+        else:
+            low = middle + 1
+    return float(ladder[low])

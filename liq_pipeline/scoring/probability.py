@@ -1,0 +1,303 @@
+"""The cascade probability: features of price, open interest and the hour, and a logistic model over them.
+
+Belongs here: the features (pure, vectorised), the model file and inference with numpy. Does not: fitting
+(evaluation/training.py), labels (evaluation/labels.py), or which model is in force (store).
+
+A cascade is a move past a threshold theta(t) together with a fall of open interest (CONTRACTS.md). The features ask
+what stands against that: how large the volatility is beside theta, how lively open interest is, how much was built up
+within the week, how deep the price stands under its high, what BTC and ETH did in the last hour, and the hour of the
+week. Each is scale-free, so that coins and grids share one set of coefficients. docs/evaluation.md gives what each
+one adds. Every feature is computed per venue and averaged over the venues that know it. Unknown is NaN: without
+open interest the price-only coefficients answer, and `is_reduced` says so; without a price nothing does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from liq_pipeline.errors import LiqError
+from liq_pipeline.scoring.bars import BarArrays, Booleans, Floats, Integers, Points
+from liq_pipeline.scoring.features import take
+from liq_pipeline.scoring.model import HORIZON_HOURS, Probabilities
+from liq_pipeline.scoring.risk import RiskArrays, venue_mean
+from liq_pipeline.scoring.windows import lag, rolling_count, rolling_max, rolling_mean, rolling_min, rolling_sum
+
+MODEL_FORMAT: Final = 1
+SHIPPED_MODEL: Final = "shipped.json"
+
+WEEK_HOURS: Final = 168
+LOOKBACK_HOURS: Final = WEEK_HOURS + 1
+HALF_KNOWN: Final = 0.5
+"""Share of a window that must be known; with less the feature is unknown."""
+LEADERS: Final = ("BTC", "ETH")
+
+THRESHOLD_FLOOR: Final = {1: 0.02, 4: 0.03, 24: 0.06}
+THRESHOLD_SIGMAS: Final = {1: 3.0, 4: 3.0, 24: 6.0}
+"""theta of label version 1; held equal to evaluation/labels.py by a test (scoring looks at nothing above it)."""
+
+PRICE_VARIANCE_FLOOR: Final = 1e-8
+INTEREST_VARIANCE_FLOOR: Final = 1e-7
+"""Added to hourly variances: a frozen series has a small volatility, not minus infinity."""
+LARGEST_INTEREST_STEP: Final = 0.5
+LARGEST_PRICE_STEP: Final = 0.7
+"""Log changes of one step are held to these: one wrong print must not rule a week of volatility."""
+LARGEST_DEVIATION: Final = 4.0
+"""Standardised features are held to +-4: outside what was trained on, the model does not extrapolate."""
+
+PRICE_FEATURES: Final = (
+    "volatility_4h_over_threshold",
+    "volatility_week_over_threshold",
+    "volatility_4h_over_24h",
+    "volatility_24h_over_week",
+    "drawdown_week",
+    "leaders_return_1h",
+    "hour_sin",
+    "hour_cos",
+    "half_day_sin",
+    "half_day_cos",
+    "weekend",
+)
+OPEN_INTEREST_FEATURES: Final = (
+    "open_interest_volatility_4h",
+    "open_interest_volatility_week",
+    "open_interest_build_up_24h",
+    "open_interest_build_up_week",
+)
+FEATURES: Final = PRICE_FEATURES + OPEN_INTEREST_FEATURES
+NEUTRAL_WHEN_UNKNOWN: Final = frozenset({"leaders_return_1h"})
+"""Taken at its training mean when unknown: a world without BTC and ETH still has probabilities."""
+
+
+def hourly_sigma(price: Floats, per_hour: int) -> Floats:
+    """sigma(t) of label version 1: sample deviation of overlapping 1-hour log returns over 24 h."""
+    rows = 24 * per_hour
+    with np.errstate(divide="ignore", invalid="ignore"):
+        returns = np.log(price / lag(price, per_hour))
+    count = rolling_count(np.isfinite(returns), rows).astype(np.float64)
+    total, squares = rolling_sum(returns, rows), rolling_sum(returns * returns, rows)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sigma = np.sqrt(np.maximum(squares - total * total / count, 0.0) / (count - 1.0))
+    return np.where((count >= 0.75 * rows) & (count >= 2), sigma, np.nan)
+
+
+def feature_arrays(bars: BarArrays) -> dict[str, Floats]:
+    """Every feature at every bar, (symbols, bars); names as in FEATURES, with `@H` where it depends on the horizon."""
+    per_hour = bars.rows_of(1)
+    price, interest = bars.price_usd, bars.open_interest_base
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_price, log_interest = np.log(price), np.log(interest)
+    steps = np.clip(log_price - lag(log_price, 1), -LARGEST_PRICE_STEP, LARGEST_PRICE_STEP)
+    turns = np.clip(log_interest - lag(log_interest, 1), -LARGEST_INTEREST_STEP, LARGEST_INTEREST_STEP)
+    squares, turn_squares = steps * steps, turns * turns
+
+    def log_volatility(values: Floats, hours: int, floor: float) -> Floats:
+        mean = rolling_mean(values, hours * per_hour, HALF_KNOWN)
+        return np.asarray(0.5 * np.log(mean * per_hour + floor), dtype=np.float64)
+
+    volatility = {h: log_volatility(squares, h, PRICE_VARIANCE_FLOOR) for h in (4, 24, WEEK_HOURS)}
+    interest_volatility = {h: log_volatility(turn_squares, h, INTEREST_VARIANCE_FLOOR) for h in (4, WEEK_HOURS)}
+    price_scale, interest_scale = np.exp(volatility[WEEK_HOURS]), np.exp(interest_volatility[WEEK_HOURS])
+
+    sigma = hourly_sigma(price, per_hour)
+    found: dict[str, Floats] = {}
+    for hours in HORIZON_HOURS:
+        theta = np.log(np.maximum(THRESHOLD_FLOOR[hours], THRESHOLD_SIGMAS[hours] * sigma))
+        found[f"volatility_4h_over_threshold@{hours}"] = venue_mean(volatility[4] - theta)
+        found[f"volatility_week_over_threshold@{hours}"] = venue_mean(volatility[WEEK_HOURS] - theta)
+    found["volatility_4h_over_24h"] = venue_mean(volatility[4] - volatility[24])
+    found["volatility_24h_over_week"] = venue_mean(volatility[24] - volatility[WEEK_HOURS])
+    week_root = float(np.sqrt(WEEK_HOURS))
+    week_rows = WEEK_HOURS * per_hour
+    found["drawdown_week"] = venue_mean((log_price - rolling_max(log_price, week_rows)) / (price_scale * week_root))
+    hour_return = venue_mean((log_price - lag(log_price, per_hour)) / price_scale)
+    found["leaders_return_1h"] = _leaders(bars.symbols, hour_return)
+    found["open_interest_volatility_4h"] = venue_mean(interest_volatility[4])
+    found["open_interest_volatility_week"] = venue_mean(interest_volatility[WEEK_HOURS])
+    for name, hours in (("24h", 24), ("week", WEEK_HOURS)):
+        rise = log_interest - rolling_min(log_interest, hours * per_hour)
+        found[f"open_interest_build_up_{name}"] = venue_mean(rise / (interest_scale * float(np.sqrt(hours))))
+    for name, values in _calendar(bars.end_seconds).items():
+        found[name] = np.broadcast_to(values, hour_return.shape)
+    return found
+
+
+def _leaders(symbols: tuple[str, ...], hour_return: Floats) -> Floats:
+    """Mean last-hour return of BTC and ETH in units of their own weekly volatility, the same for every symbol."""
+    rows = [symbols.index(name) for name in LEADERS if name in symbols]
+    if not rows:
+        return np.full(hour_return.shape, np.nan)
+    mean = venue_mean(hour_return[np.newaxis, rows, :])
+    return np.asarray(np.broadcast_to(mean, hour_return.shape), dtype=np.float64)
+
+
+def _calendar(end_seconds: Integers) -> dict[str, Floats]:
+    """The hour of the UTC day as two harmonics (looked up: equal minutes give equal bits), and the weekend."""
+    minutes = np.arange(1440) * (2.0 * np.pi / 1440.0)
+    minute = (end_seconds % 86_400) // 60
+    weekday = (end_seconds // 86_400 + 3) % 7  # 1970-01-01 was a Thursday; 0 is Monday
+    return {
+        "hour_sin": np.sin(minutes)[minute],
+        "hour_cos": np.cos(minutes)[minute],
+        "half_day_sin": np.sin(2.0 * minutes)[minute],
+        "half_day_cos": np.cos(2.0 * minutes)[minute],
+        "weekend": (weekday >= 5).astype(np.float64),
+    }
+
+
+def at_horizon(found: Mapping[str, Floats], name: str, hours: int) -> Floats:
+    """The array of a feature for one horizon."""
+    return found[f"{name}@{hours}"] if f"{name}@{hours}" in found else found[name]
+
+
+@dataclass(frozen=True)
+class LogisticModel:
+    """log-odds = intercept + sum of coefficient x (feature - mean) / deviation, the quotient held to +-4."""
+
+    intercept: float
+    coefficients: Mapping[str, float]
+    mean: Mapping[str, float]
+    deviation: Mapping[str, float]
+
+    def log_odds(self, found: Mapping[str, Floats], hours: int) -> Floats:
+        """NaN where a feature is unknown; summed in the coefficients' order, so that a slice equals a batch."""
+        total: Floats | None = None
+        for name, coefficient in self.coefficients.items():
+            standard = (at_horizon(found, name, hours) - self.mean[name]) / self.deviation[name]
+            standard = np.clip(standard, -LARGEST_DEVIATION, LARGEST_DEVIATION)
+            if name in NEUTRAL_WHEN_UNKNOWN:
+                standard = np.where(np.isnan(standard), 0.0, standard)
+            term = coefficient * standard
+            total = self.intercept + term if total is None else total + term
+        if total is None:
+            raise ValueError("a model without coefficients")
+        return total
+
+    def as_json(self) -> dict[str, Any]:
+        """Rounded to what matters, in the order of summation."""
+        return {
+            "intercept": self.intercept,
+            "features": {
+                name: {"coefficient": value, "mean": self.mean[name], "deviation": self.deviation[name]}
+                for name, value in self.coefficients.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LogisticModel:
+        """Read what as_json wrote; raises KeyError or ValueError on anything else."""
+        features = data["features"]
+        unknown = set(features) - set(FEATURES)
+        if unknown:
+            raise ValueError(f"unknown features {sorted(unknown)}")
+        return cls(
+            float(data["intercept"]),
+            {name: float(part["coefficient"]) for name, part in features.items()},
+            {name: float(part["mean"]) for name, part in features.items()},
+            {name: float(part["deviation"]) for name, part in features.items()},
+        )
+
+
+@dataclass(frozen=True)
+class CascadeModel:
+    """A probability model in force (scoring.model.ProbabilityModel).
+
+    full, price_only: one LogisticModel per horizon. early_warning_threshold: of the 4 h probability, chosen for the
+    false-alarm budget named in facts.
+    """
+
+    model_id: str
+    full: Mapping[int, LogisticModel]
+    price_only: Mapping[int, LogisticModel]
+    early_warning_threshold: float
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def lookback_hours(self) -> int:
+        """Hours of bars before a point that the features read."""
+        return LOOKBACK_HOURS
+
+    def predict(self, bars: BarArrays, points: Points, risk: RiskArrays | None = None) -> Probabilities:
+        """Probabilities at points; `risk` is not read (the points' percentiles added nothing, docs/evaluation.md)."""
+        found = {name: take(values, points.bar_index) for name, values in feature_arrays(bars).items()}
+        return self.from_features(found)
+
+    def from_features(self, found: Mapping[str, Floats]) -> Probabilities:
+        """Probabilities from feature_arrays (or a selection of their points)."""
+        by_hours: dict[int, Floats] = {}
+        reduced: Booleans | None = None
+        for hours in HORIZON_HOURS:
+            odds = self.full[hours].log_odds(found, hours)
+            without = self.price_only[hours].log_odds(found, hours)
+            if reduced is None:
+                reduced = np.isnan(odds) & ~np.isnan(without)
+            by_hours[hours] = sigmoid(np.where(np.isnan(odds), without, odds))
+        with np.errstate(invalid="ignore"):
+            warns = by_hours[4] >= self.early_warning_threshold
+        if reduced is None:
+            raise ValueError("a model without horizons")
+        return Probabilities(by_hours, np.asarray(warns), reduced)
+
+    def contributions(self, found: Mapping[str, Floats], hours: int) -> dict[str, Floats]:
+        """What each feature adds to the log-odds, for receipts and ablations."""
+        model = self.full[hours]
+        parts = {}
+        for name, coefficient in model.coefficients.items():
+            standard = (at_horizon(found, name, hours) - model.mean[name]) / model.deviation[name]
+            parts[name] = coefficient * np.clip(standard, -LARGEST_DEVIATION, LARGEST_DEVIATION)
+        return parts
+
+    def as_json(self) -> dict[str, Any]:
+        """The model file: format, id, threshold, training facts, coefficients. No data."""
+        return {
+            "format": MODEL_FORMAT,
+            "model_id": self.model_id,
+            "early_warning_threshold": self.early_warning_threshold,
+            "facts": dict(self.facts),
+            "full": {str(hours): model.as_json() for hours, model in self.full.items()},
+            "price_only": {str(hours): model.as_json() for hours, model in self.price_only.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CascadeModel:
+        """Read a model file's object. Raises LiqError with one sentence if it is not one."""
+        try:
+            if data["format"] != MODEL_FORMAT:
+                raise LiqError(f"this model file has format {data['format']}, this program reads {MODEL_FORMAT}")
+            return cls(
+                str(data["model_id"]),
+                {hours: LogisticModel.from_json(data["full"][str(hours)]) for hours in HORIZON_HOURS},
+                {hours: LogisticModel.from_json(data["price_only"][str(hours)]) for hours in HORIZON_HOURS},
+                float(data["early_warning_threshold"]),
+                dict(data.get("facts", {})),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise LiqError(f"this is not a probability model of this program: {error}") from error
+
+
+def sigmoid(log_odds: Floats) -> Floats:
+    """1 / (1 + exp(-x)); NaN stays NaN."""
+    return np.asarray(1.0 / (1.0 + np.exp(-log_odds)), dtype=np.float64)
+
+
+def load_model(path: Path) -> CascadeModel:
+    """A model from a file. Raises LiqError if it cannot be read as one."""
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise LiqError(f"{path} cannot be read as a probability model: {error}") from error
+    return CascadeModel.from_json(data)
+
+
+@lru_cache(maxsize=1)
+def shipped_model() -> CascadeModel:
+    """The model that comes with the program: a probability on the first day, before anything was trained here."""
+    text = (resources.files("liq_pipeline.scoring") / "models" / SHIPPED_MODEL).read_text()
+    return CascadeModel.from_json(json.loads(text))
