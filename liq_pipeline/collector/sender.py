@@ -55,6 +55,7 @@ class Sender(threading.Thread):
         stop: threading.Event,
         *,
         drain_seconds: float = 10.0,
+        on_heartbeat: Callable[[Heartbeat], None] | None = None,
     ) -> None:
         super().__init__(name="sender", daemon=True)
         self._database_url = database_url
@@ -65,6 +66,7 @@ class Sender(threading.Thread):
         self._states = states
         self._halt = stop
         self._drain_seconds = drain_seconds
+        self._on_heartbeat = on_heartbeat
         self._producer: RecordProducer | None = None
         self.told: dict[str, datetime] = {}
         """Up to when each venue is known to have been read, by the heartbeats that Kafka has acknowledged."""
@@ -129,6 +131,8 @@ class Sender(threading.Thread):
         if beats:
             for beat in beats:
                 self._producer.send_heartbeat(TOPIC, beat)
+                if self._on_heartbeat is not None:
+                    self._on_heartbeat(beat)
             self._producer.flush(timeout_seconds=DELIVERY_SECONDS + 5)
             self._heartbeat_at = time.monotonic()
             self.told |= {beat.venue: beat.event_time for beat in beats}

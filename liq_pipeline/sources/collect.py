@@ -18,16 +18,17 @@ from liq_pipeline.collector.buffer import EventBuffer
 from liq_pipeline.collector.coverage import Coverage
 from liq_pipeline.collector.rest_events import ListReader
 from liq_pipeline.collector.sender import TOPIC, Sender
-from liq_pipeline.collector.streams import OnFrame, StreamReader
+from liq_pipeline.collector.streams import StreamReader
 from liq_pipeline.domain.worlds import REAL
 from liq_pipeline.runtime.endpoints import resolve
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources import registry
 from liq_pipeline.sources.catchup import keep_caught_up
-from liq_pipeline.sources.http import OnAnswer, SourceError
+from liq_pipeline.sources.http import SourceError
 from liq_pipeline.sources.limits import BudgetError, Budgets
 from liq_pipeline.sources.listing import instruments_of
 from liq_pipeline.sources.live.base import Instrument, Source
+from liq_pipeline.sources.raw_log import raw_log_of
 from liq_pipeline.sources.status import SourceStatus, State
 from liq_pipeline.store.connection import connect
 
@@ -46,9 +47,10 @@ class Collector:
         bootstrap_servers: str,
         *,
         first_backoff_seconds: float = 1.0,
-        on_answer: OnAnswer | None = None,
-        on_frame: OnFrame | None = None,
     ) -> None:
+        self._raw_log = raw_log = raw_log_of(settings)
+        on_answer = None if raw_log is None else raw_log.answer
+        on_frame = None if raw_log is None else raw_log.frame
         self._settings = settings
         self._database_url = database_url
         self._stop = threading.Event()
@@ -94,6 +96,7 @@ class Collector:
             coverages,
             self._states,
             self._sent_all,
+            on_heartbeat=None if raw_log is None else raw_log.heartbeat,
         )
         self.coverages = {coverage.venue: coverage for coverage in coverages}
 
@@ -109,6 +112,8 @@ class Collector:
             thread.join(STOP_SECONDS)
         self._sent_all.set()
         self.sender.join(STOP_SECONDS * 2)
+        if self._raw_log is not None:
+            self._raw_log.flush()
 
     def _told(self) -> dict[str, datetime]:
         """Up to when an earlier collector had read each venue: what lies between then and now is a hole."""
@@ -124,7 +129,9 @@ class Collector:
 
         def wanted() -> Sequence[Instrument]:
             """What was known last, where neither the table nor the venue can be asked right now."""
-            http = registry.client(source, self._settings)
+            http = registry.client(
+                source, self._settings, on_answer=None if self._raw_log is None else self._raw_log.answer
+            )
             budgets = Budgets(self._database_url, source.limits_in_force(self._settings))
             try:
                 known[0] = instruments_of(source, http, budgets, self._database_url, self._settings)

@@ -44,6 +44,7 @@ from liq_pipeline.sources.http import (
 )
 from liq_pipeline.sources.live.base import UNREADABLE, Feed, Instrument, Reading, Source, choose
 from liq_pipeline.sources.polling_state import INSTRUMENTS, WHOLE_SOURCE, FeedKey, FeedState, Listing
+from liq_pipeline.sources.raw_log import raw_log_of
 from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
 
@@ -103,8 +104,6 @@ def poll_due(
     bootstrap_servers: str,
     settings: Settings,
     now: datetime | None = None,
-    *,
-    on_answer: OnAnswer | None = None,
 ) -> PollResult:
     """Poll what is due at `now` and send it to Kafka. Bounded by LIQ_SOURCE_ROUND_SECONDS.
 
@@ -117,6 +116,8 @@ def poll_due(
     knobs = settings.sources
     asking_until = begun + max(knobs.round_seconds - SETTLE_SECONDS, LEAST_ASKING_SECONDS)
     result = PollResult(started_at=moment)
+    raw_log = raw_log_of(settings)
+    on_answer = None if raw_log is None else raw_log.answer
     with connect(database_url, application_name="liq poll") as conn:
         row = conn.execute(_LOCK).fetchone()
         if row is None or not row[0]:
@@ -138,6 +139,8 @@ def poll_due(
             _ask_all(tasks, settings, asking_until, on_answer)
             following.result()
             producer = connecting.result()
+        if raw_log is not None:
+            raw_log.flush()
         asked = [task for task in tasks if task.started]
         result.asked = len(asked)
         result.answered = sum(task.error is None for task in asked)

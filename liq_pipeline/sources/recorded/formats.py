@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from liq_pipeline.sources.playable import Playable
-from liq_pipeline.sources.recorded import hourly_panel, minute_lines, native
+from liq_pipeline.sources.recorded import hourly_panel, minute_lines, native, raw_answers
 from liq_pipeline.sources.recorded.recording import RecordingError, Selection
 
 
@@ -27,7 +27,7 @@ class Format(Protocol):
         ...
 
 
-FORMATS: Final[tuple[Format, ...]] = (native, minute_lines, hourly_panel)
+FORMATS: Final[tuple[Format, ...]] = (native, raw_answers, minute_lines, hourly_panel)
 
 
 def open_recording(folder: Path, step_seconds: int, selection: Selection | None = None) -> Playable:

@@ -1,0 +1,210 @@
+"""Recordings of raw answers and frames (`liq up --record DIR`), played through the parsers of the live sources.
+
+Belongs here: reading that format and finding the feed that each answer belongs to. Does not: writing it (raw_log.py)
+or what answers mean (live/).
+
+An answer belongs to every feed whose request, made of the instruments recorded before it, equals the recorded one; the
+lists of instruments come from the recording itself. Stablecoin transfers are not played from raw answers: following
+the chain needs blocks, not answers (a recording of records holds them).
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from datetime import UTC
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from liq_pipeline.domain.records import Heartbeat, Liquidation
+from liq_pipeline.domain.worlds import Manifest
+from liq_pipeline.sources.http import Request
+from liq_pipeline.sources.live.base import UNREADABLE, Feed, Instrument, Reading, Source, choose
+from liq_pipeline.sources.playable import Message
+from liq_pipeline.sources.raw_log import FORMAT, FORMAT_VERSION, MANIFEST, RawLine, RawManifest
+from liq_pipeline.sources.recorded.recording import (
+    Findings,
+    Recording,
+    RecordingError,
+    Selection,
+    recorded_world,
+    report,
+    tidy,
+)
+from liq_pipeline.sources.registry import SOURCES
+
+NAME: Final = "raw answers"
+LIQUIDATIONS: Final = "liquidations"
+_decoder: Final = msgspec.json.Decoder(RawLine)
+
+
+def is_here(folder: Path) -> bool:
+    """Whether the folder holds such a recording."""
+    return (folder / MANIFEST).is_file()
+
+
+def open_folder(folder: Path, selection: Selection, step_seconds: int) -> Recording:
+    """The recording in the folder. Raises RecordingError if nothing in it can be played."""
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=RawManifest)
+    except (OSError, msgspec.DecodeError) as error:
+        raise RecordingError(f"{folder / MANIFEST} cannot be read: {error}.") from error
+    if (manifest.format, manifest.format_version) != (FORMAT, FORMAT_VERSION):
+        raise RecordingError(f"{folder} is {manifest.format} {manifest.format_version}, not {FORMAT} {FORMAT_VERSION}.")
+    files = sorted(folder.glob("raw-*.jsonl.gz"))
+    symbols = tuple(symbol for symbol in manifest.symbols if selection.has_symbol(symbol))
+    findings = Findings()
+    name = f"recorded/{tidy(folder.name)}{selection.suffix}"[:100]
+    first = last = None
+    for message in _messages(files, name, symbols, selection, findings):
+        known = message[1].known if isinstance(message, tuple) else message.known
+        first, last = first or known, known
+        findings.records += 1
+    if first is None or last is None:
+        raise RecordingError(f"{folder} holds nothing of the wanted symbols and times ({findings.sentence}).")
+    report(str(folder), findings)
+    expected = {
+        topic: expectation for topic, expectation in manifest.expected.expected.items() if topic != "stablecoin_flows"
+    }
+    world = recorded_world(
+        folder.name,
+        manifest=Manifest(symbols=symbols, expected=expected, description=f"raw answers: {findings.sentence}"),
+        step_seconds=step_seconds,
+        first_time=first,
+        last_time=last,
+        selection=selection,
+    )
+    return Recording(world, lambda: _messages(files, world.name, symbols, selection, Findings()), findings)
+
+
+def _messages(
+    files: list[Path], world: str, symbols: tuple[str, ...], selection: Selection, findings: Findings
+) -> Iterator[Message]:
+    players = {name: _SourcePlayer(source, world, symbols) for name, source in SOURCES.items()}
+    for path in files:
+        # Several processes wrote into the hour: their lines are brought into the order of arrival.
+        for line in sorted(_lines(path, findings), key=lambda line: line.received_at):
+            player = players.get(line.source)
+            if player is None:
+                continue
+            messages, problems = player.take(line)
+            findings.unreadable += [f"{path.name}: {line.source}: {problem}" for problem in problems]
+            if selection.has_time(line.received_at):
+                yield from messages
+
+
+def _lines(path: Path, findings: Findings) -> list[RawLine]:
+    lines: list[RawLine] = []
+    try:
+        with gzip.open(path, "rb") as file:
+            for number, raw in enumerate(file, start=1):
+                findings.lines += 1
+                try:
+                    lines.append(_decoder.decode(raw))
+                except msgspec.DecodeError as error:
+                    findings.unreadable.append(f"{path.name}:{number}: {error}")
+    except (OSError, EOFError) as error:  # a process that was killed leaves its last gzip member unfinished
+        findings.unreadable.append(f"{path.name}: {error}")
+    return lines
+
+
+class _SourcePlayer:
+    """One source: the instruments its recorded lists named, and its parsers."""
+
+    def __init__(self, source: Source, world: str, symbols: tuple[str, ...]) -> None:
+        self._source = source
+        self._world = world
+        self._symbols = symbols
+        self._instruments: tuple[Instrument, ...] = ()
+        self._lists: dict[int, list[Any]] = {}
+        self._marks: dict[str, float] = {}
+
+    def take(self, line: RawLine) -> tuple[list[Message], list[str]]:
+        """(messages, problems) of one line."""
+        if line.kind == "heartbeat" and line.event_time is not None:
+            beat = Heartbeat(
+                schema_version=1,
+                event_time=line.event_time,
+                received_at=line.received_at,
+                event_time_source="local",
+                origin="recorded",
+                world=self._world,
+                venue=self._source.name,
+            )
+            return [(LIQUIDATIONS, beat)], []
+        if line.kind == "frame":
+            return self._frame(line)
+        payload = msgspec.json.decode(line.payload)
+        problems = self._list(line, payload)
+        messages: list[Message] = []
+        for feed, instrument in self._feeds_of(line):
+            reading = self._reading(line, instrument)
+            try:
+                feed.parse(payload, reading)
+            except UNREADABLE as error:
+                problems.append(f"{feed.name}: {type(error).__name__}: {error}")
+            messages += reading.records
+            problems += reading.problems
+        return messages, problems
+
+    def _frame(self, line: RawLine) -> tuple[list[Message], list[str]]:
+        if self._source.stream is None:
+            return [], []
+        try:
+            message: Any = msgspec.json.decode(line.text)
+        except msgspec.DecodeError:
+            return [], []  # "pong" and the like
+        reading = self._reading(line, None)
+        try:
+            self._source.stream.parse(message, reading)
+        except UNREADABLE as error:
+            reading.problems.append(f"{type(error).__name__}: {error}")
+        events: list[Message] = [record for record in reading.records if isinstance(record, Liquidation)]
+        return events, reading.problems
+
+    def _reading(self, line: RawLine, instrument: Instrument | None) -> Reading:
+        return Reading(
+            self._source.name,
+            sent_at=line.sent_at or line.received_at,
+            received_at=line.received_at,
+            instruments={known.native: known for known in self._instruments},
+            instrument=instrument,
+            marks=self._marks,
+            origin="recorded",
+            world=self._world,
+        )
+
+    def _list(self, line: RawLine, payload: Any) -> list[str]:
+        """Take the answer into the list of instruments if it is one of its parts."""
+        lists = self._source.instruments
+        if lists is None:
+            return []
+        for number, request in enumerate(lists.requests):
+            same = request.path == line.path and request.params.items() <= line.params.items()
+            if same and request.body == line.body:
+                if request.params == line.params:
+                    self._lists[number] = []
+                self._lists.setdefault(number, []).append(payload)
+        if len(self._lists) < len(lists.requests):
+            return []
+        try:
+            pages = [page for number in sorted(self._lists) for page in self._lists[number]]
+            self._instruments = tuple(choose(lists.parse(pages), self._symbols))
+        except UNREADABLE as error:
+            return [f"its list of instruments: {type(error).__name__}: {error}"]
+        return []
+
+    def _feeds_of(self, line: RawLine) -> Iterator[tuple[Feed, Instrument | None]]:
+        now = (line.sent_at or line.received_at).astimezone(UTC)
+        for feed in (*self._source.feeds, *self._source.event_feeds):
+            groups = [(known,) for known in self._instruments] if feed.per_symbol else [self._instruments]
+            for group in groups:
+                if group and _equal(feed.request(group, now), line):
+                    yield feed, group[0] if feed.per_symbol else None
+                    break
+
+
+def _equal(request: Request, line: RawLine) -> bool:
+    return request.path == line.path and dict(request.params) == line.params and request.body == line.body
