@@ -102,7 +102,7 @@ def test_a_transfer_seen_as_canonical_after_the_mark_counts_again_and_the_mark_i
 
 
 def test_an_amount_that_changed_is_a_conflict() -> None:
-    state, conflict = resolve(FLOWS, row(stablecoin_flow()), row(stablecoin_flow(amount=Decimal(7))))
+    state, conflict = resolve(FLOWS, row(stablecoin_flow()), row(stablecoin_flow(amount=Decimal(7)), offset=5))
     assert conflict is not None
     assert conflict.resolution == "first_kept"
     assert state[IS_CANONICAL] is True
