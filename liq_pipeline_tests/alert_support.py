@@ -17,11 +17,12 @@ from liq_pipeline.alerting.policy import AlertPolicy
 from liq_pipeline.domain.worlds import Expectation, Manifest, World
 from liq_pipeline.scoring.results import PointResult, PressureResult, RiskResult, Side, SignalResult
 from liq_pipeline.scoring.severity import FLOW_SIDE_BLIND, severity_of
-from liq_pipeline.settings import Settings
+from liq_pipeline.settings import Settings, SeveritySettings
 
 START = datetime(2025, 10, 10, 12, 0, tzinfo=UTC)
 TOPICS = ("prices", "funding_rates", "open_interest", "long_short_ratio", "liquidations", "stablecoin_flows")
 VERSION = "v1"
+SEVERITY = SeveritySettings()
 
 
 def world(name: str = "real", step_seconds: int = 60, symbols: tuple[str, ...] = ("BTC", "ETH", "SOL")) -> World:
@@ -62,10 +63,10 @@ def spread(risk: float) -> dict[str, float]:
 
 
 def point(
-    minutes: float, readings: Mapping[str, Reading | float | None], pressure: float | None = -10.0, **settings: Any
+    minutes: float, readings: Mapping[str, Reading | float | None], pressure: float | None = -10.0
 ) -> PointResult:
     """The point `minutes` after START. A bare number is a risk with the long side at risk; None is UNKNOWN."""
-    severity = Settings(**settings).severity
+    severity = SEVERITY
     time = START + timedelta(minutes=minutes)
     risks, signals = {}, {}
     for symbol, given in readings.items():
