@@ -147,6 +147,11 @@ def _fetch(jars: list[LockedJar], target: Path, console: Console) -> None:
             with ThreadPoolExecutor(max_workers=6) as pool:
                 for _ in pool.map(fetch, jars):
                     pass
+        except requests.exceptions.SSLError as error:
+            raise LiqError(
+                f"Apache Kafka's jars are not in {target} yet and the Maven repository's certificate is not trusted "
+                "here: set REQUESTS_CA_BUNDLE to the file with your network's certificates"
+            ) from error
         except (requests.RequestException, RuntimeError, OSError) as error:
             _log.debug("download failed", exc_info=error)
             raise LiqError(
