@@ -271,11 +271,17 @@ def score(
     symbol: SymbolOption = None,
 ) -> None:
     """Re-score stored history: new revisions, nothing overwritten."""
+    from liq_pipeline.pipeline.models import model_in_force
     from liq_pipeline.pipeline.rescore import rescore
 
     settings = _settings()
     result = rescore(
-        _endpoints(settings).database_url, settings, _time(from_, "--from"), _time(to, "--to"), symbol=symbol
+        _endpoints(settings).database_url,
+        settings,
+        _time(from_, "--from"),
+        _time(to, "--to"),
+        symbol=symbol,
+        load_model=model_in_force,
     )
     out.print(str(result))
 

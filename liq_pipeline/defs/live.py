@@ -36,6 +36,7 @@ from liq_pipeline.defs.failures import in_one_sentence
 from liq_pipeline.defs.handover import start_run
 from liq_pipeline.defs.resources import Services
 from liq_pipeline.launcher.coordinator import LANE_TAG, LIVE_LANE
+from liq_pipeline.pipeline.models import model_in_force
 from liq_pipeline.pipeline.tick import TickContext, TickResult, run_tick
 from liq_pipeline.scoring.version import SCORING_CODE_VERSION
 
@@ -164,6 +165,7 @@ def live_tick(
         topic_prefix=services.settings.kafka_topic_prefix,
         settings=services.settings,
         dagster_run_id=context.run.run_id,
+        load_model=model_in_force,
     )
     try:
         with in_one_sentence("The tick"):

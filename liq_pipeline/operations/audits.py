@@ -126,7 +126,8 @@ def _venues_speak(
     else:
         rows = conn.execute(
             sql.SQL(
-                "SELECT venue, max(event_time) FROM {} WHERE world = %(world)s AND event_time > %(since)s GROUP BY venue"
+                "SELECT venue, max(event_time) FROM {}"
+                " WHERE world = %(world)s AND event_time > %(since)s GROUP BY venue"
             ).format(sql.Identifier(table)),
             {"world": world.name, "since": now - TICK_LOOKBACK},
         ).fetchall()
@@ -168,7 +169,7 @@ def _values_plausible(conn: psycopg.Connection[Any], world: World, table: str, n
         passed=odd == 0 and ahead == 0,
         sentence=f"All {rows} rows of the last hour are plausible."
         if odd == 0 and ahead == 0
-        else f"Of {rows} rows of the last hour {odd} are outside what markets have shown and {ahead} lie in the future.",
+        else f"Of {rows} rows of the last hour {odd} are outside what markets have shown, {ahead} lie in the future.",
         is_error=True,
         facts={"rows_last_hour": rows, "implausible": odd, "in_the_future": ahead},
     )
@@ -284,7 +285,7 @@ def _outbox_empties(conn: psycopg.Connection[Any], wall_now: datetime) -> Findin
         passed=passed,
         sentence="Everything that was to be sent was sent."
         if passed
-        else f"{overdue} messages wait for more than {OUTBOX_PATIENCE.seconds // 60} minutes and {failed} were given up.",
+        else f"{overdue} messages wait for more than {OUTBOX_PATIENCE.seconds // 60} min and {failed} were given up.",
         is_error=True,
         facts={"overdue": overdue, "given_up": failed},
     )
