@@ -160,7 +160,9 @@ class _SourceCatchUp:
 
     def _series(self, http: HttpClient, history: History, instrument: Instrument) -> None:
         end = _floor(self._now - history.declared_delay - history.step, history.step)
-        start = max(end - self._window, _floor(self._now - history.reaches_back, history.step) + history.step)
+        # Both on the grid of the step: what is missing is told by the step that a row lies in.
+        earliest = _floor(end - self._window, history.step)
+        start = max(earliest, _floor(self._now - history.reaches_back, history.step) + history.step)
         missing = self._missing(history.topic, instrument.symbol, start, end, history.step)
         page_end = end
         loaded = 0
@@ -178,7 +180,6 @@ class _SourceCatchUp:
             name = f"{self._source.name} {history.name}"
             self._result.records[name] = self._result.records.get(name, 0) + loaded
         if not self._halt.is_set():
-            earliest = end - self._window
             if earliest < start:
                 missing |= self._missing(history.topic, instrument.symbol, earliest, start, history.step)
             self._write_gaps(history.topic, instrument.symbol, missing, history.step, NOT_SERVED)
@@ -213,7 +214,8 @@ class _SourceCatchUp:
 
     def _unserved(self, topic: str, instrument: Instrument) -> None:
         end = _floor(self._now, _STEP_WITHOUT_HISTORY)
-        missing = self._missing(topic, instrument.symbol, end - self._window, end, _STEP_WITHOUT_HISTORY)
+        start = _floor(end - self._window, _STEP_WITHOUT_HISTORY)
+        missing = self._missing(topic, instrument.symbol, start, end, _STEP_WITHOUT_HISTORY)
         self._write_gaps(topic, instrument.symbol, missing, _STEP_WITHOUT_HISTORY, NO_HISTORY)
 
     def _missing(self, topic: str, symbol: str, start: datetime, end: datetime, step: timedelta) -> set[datetime]:

@@ -84,7 +84,7 @@ def test_an_outage_ends_with_the_series_of_an_uninterrupted_run(
     settings: MakeSettings,
 ) -> None:
     chosen = _settings(settings, server, topic_prefix, "binance")
-    window = timedelta(hours=12)
+    window = timedelta(hours=13)  # no multiple of the settlements' eight hours
     interrupted, whole = new_database_url(), new_database_url()
     # Two checks with two hours in between, against one that sees it all at once.
     catch_up(chosen, interrupted, kafka_server, NOW - timedelta(hours=2), look_back=window - timedelta(hours=2))
@@ -104,6 +104,8 @@ def test_an_outage_ends_with_the_series_of_an_uninterrupted_run(
     assert found["open_interest_base"] == _value(int(found["event_time"].timestamp() * 1000))
     price = rows(whole, "SELECT price_usd FROM prices WHERE event_time = %s", found["event_time"])[0]["price_usd"]
     assert price == found["open_interest_base"]  # a candle's close is true at its end
+    settled = rows(whole, "SELECT event_time FROM funding_rates ORDER BY 1")
+    assert [row["event_time"].hour for row in settled] == [16, 0]  # the newest three come with the live poll
     assert rows(interrupted, "SELECT * FROM row_conflicts") == []
     again = catch_up(chosen, interrupted, kafka_server, NOW, look_back=window)
     assert (again.records, again.gaps) == ({}, 0)
