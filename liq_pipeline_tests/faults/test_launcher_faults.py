@@ -130,6 +130,8 @@ def test_changed_code_is_picked_up_without_losing_the_socket_or_a_run(
         stack.wait_step(patient)
         module.write_text(text.replace("the part that fails says why", "the new code says why"))
 
+        # Any request makes it look; a busy machine may import for longer than a launcher waits.
+        stack.wait_for_zygote()
         failing = stack.launch("failing")
         stack.wait_status(failing, DagsterRunStatus.FAILURE, 20)
         assert "the new code says why" in str(stack.instance.all_logs(failing))
