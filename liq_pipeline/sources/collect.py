@@ -2,7 +2,7 @@
 
 Belongs here: starting and stopping the collector's parts. Does not: what they do (collector/).
 It reads every venue's liquidations (websocket streams, REST lists), and loads the history that a first start or an
-outage left out (sources/catchup.py).
+outage left out (sources/catchup.py). With a source of stablecoin transfers it also refreshes the label list once a day.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from liq_pipeline.sources.listing import instruments_of
 from liq_pipeline.sources.live.base import Instrument, Source
 from liq_pipeline.sources.raw_log import raw_log_of
 from liq_pipeline.sources.status import SourceStatus, State
+from liq_pipeline.sources.wallet_lists import keep_fresh
 from liq_pipeline.store.connection import connect
 
 log = logging.getLogger(__name__)
@@ -179,15 +180,22 @@ def collect(settings: Settings, stop_event: threading.Event) -> None:
     endpoints = resolve(settings)
     collector = Collector(settings, endpoints.database_url, endpoints.kafka_bootstrap_servers)
     collector.start()
-    catching_up = threading.Thread(
-        target=keep_caught_up,
-        args=(settings, endpoints.database_url, endpoints.kafka_bootstrap_servers, stop_event),
-        name="catch up",
-        daemon=True,
-    )
-    catching_up.start()
+    beside = [
+        threading.Thread(
+            target=keep_caught_up,
+            args=(settings, endpoints.database_url, endpoints.kafka_bootstrap_servers, stop_event),
+            name="catch up",
+            daemon=True,
+        )
+    ]
+    if registry.flow_source(settings) is not None:
+        labels = (settings, endpoints.database_url, stop_event)
+        beside.append(threading.Thread(target=keep_fresh, args=labels, name="wallet labels", daemon=True))
+    for thread in beside:
+        thread.start()
     try:
         stop_event.wait()
     finally:
         collector.stop()
-        catching_up.join(STOP_SECONDS)
+        for thread in beside:
+            thread.join(STOP_SECONDS)

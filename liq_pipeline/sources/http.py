@@ -84,6 +84,8 @@ class Request:
     body: Any = None
     """A JSON body (object, or list for a JSON-RPC batch) makes it a POST."""
     costs: Mapping[str, int] = field(default_factory=dict)
+    is_text: bool = False
+    """The answer is a text such as CSV: its payload is a str. HTML still means that something else answered."""
 
 
 @dataclass(frozen=True)
@@ -211,8 +213,11 @@ class HttpClient:
         try:
             payload = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            payload = body[:1000].decode(errors="replace")
-            undecodable = "HTML" if payload.lstrip().startswith("<") else "not JSON, or cut short"
+            payload = body.decode(errors="replace") if request.is_text else body[:1000].decode(errors="replace")
+            if payload.lstrip().startswith("<"):
+                undecodable = "HTML"
+            elif not request.is_text:
+                undecodable = "not JSON, or cut short"
         retry_after = retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))
         if self._classify is not None:
             error = self._classify(status, payload)

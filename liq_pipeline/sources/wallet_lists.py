@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 import re
-from collections.abc import Iterable, Mapping
-from datetime import datetime
-from typing import Any
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import psycopg
 
@@ -24,7 +27,16 @@ from liq_pipeline.domain.wallets import (
     WalletLabel,
     shipped_labels,
 )
+from liq_pipeline.settings import Settings
+from liq_pipeline.sources.http import HttpClient, Request, SourceError
+from liq_pipeline.sources.live.base import UNREADABLE
 from liq_pipeline.sources.live.ethereum import CHAIN
+from liq_pipeline.store.connection import connect
+
+log = logging.getLogger(__name__)
+
+REFRESH_SECONDS: Final = 86_400.0
+PUBLISHED_SECONDS: Final = 30.0
 
 _ADDRESS = re.compile(r"^0x[0-9a-f]{40}$")
 _ETHEREUM_NAMES = frozenset({"ETH", "ETHEREUM", "ERC20", "ETH (ERC20)"})
@@ -114,7 +126,8 @@ def refresh(conn: psycopg.Connection[Any], published: Iterable[WalletLabel], now
     A custody address stays one, though its owner counts it as a reserve. Returns the new version, or None if the
     published addresses change nothing.
     """
-    ensure_shipped(conn, now)
+    # A moment earlier: of two lists known at one instant none would be the newer.
+    ensure_shipped(conn, now - timedelta(microseconds=1))
     current = {(label.chain, label.address): label for label in _load(conn, in_force(conn, now).version)}
     merged = dict(current)
     for label in published:
@@ -126,6 +139,72 @@ def refresh(conn: psycopg.Connection[Any], published: Iterable[WalletLabel], now
     content = "\n".join(f"{chain},{address},{label.entity}" for (chain, address), label in sorted(merged.items()))
     version = f"por-{now:%Y-%m-%d}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     return version if save(conn, version, merged.values(), now) else None
+
+
+def refresh_from_exchanges(settings: Settings, database_url: str, now: datetime) -> str | None:
+    """Ask the exchanges for their proof-of-reserves files and write a new list if they name something new.
+
+    Returns the new list's version, or None. An exchange that does not answer keeps the labels it has; one that
+    publishes malformed addresses is told in the log. LIQ_BINANCE_POR_URL and LIQ_BYBIT_POR_URL replace the addresses.
+    """
+    published: list[WalletLabel] = []
+    for file in _published_files(now):
+        url = settings.sources.urls.get(file.source) or file.url
+        http = HttpClient(file.source, url, request_seconds=PUBLISHED_SECONDS)
+        try:
+            labels, malformed = file.read(http.ask(file.request).payload)
+        except (SourceError, *UNREADABLE) as error:
+            log.warning("%s cannot be read, its labels stay as they are: %s", file.source, error)
+            continue
+        finally:
+            http.close()
+        if malformed:
+            log.warning("%s: %d malformed addresses, such as %r", file.source, len(malformed), malformed[0])
+        published += labels
+    if not published:
+        return None
+    with connect(database_url, application_name="liq labels") as conn:
+        version = refresh(conn, published, now)
+    if version is not None:
+        log.info("a new list of labelled wallets is in force: %s", version)
+    return version
+
+
+def keep_fresh(settings: Settings, database_url: str, stop: threading.Event) -> None:
+    """Refresh once a day until `stop` is set."""
+    while not stop.is_set():
+        try:
+            refresh_from_exchanges(settings, database_url, datetime.now(UTC))
+        except psycopg.Error as error:
+            log.warning("the label list cannot be written now: %s", " ".join(str(error).split()))
+        stop.wait(REFRESH_SECONDS)
+
+
+@dataclass(frozen=True)
+class _PublishedFile:
+    source: str
+    url: str
+    request: Request
+    read: Callable[[Any], tuple[list[WalletLabel], list[str]]]
+
+
+def _published_files(now: datetime) -> tuple[_PublishedFile, ...]:
+    # Bybit's file is of a month and appears in the course of the next one.
+    month = now.replace(day=1) - timedelta(days=1)
+    return (
+        _PublishedFile(
+            "binance_por",
+            "https://www.binance.com",
+            Request("/bapi/apex/v1/public/apex/market/por/address"),
+            binance_labels,
+        ),
+        _PublishedFile(
+            "bybit_por",
+            "https://api2.bybit.com",
+            Request(f"/common-static/por/bybit_por_{month:%Y%m}.csv", is_text=True),
+            bybit_labels,
+        ),
+    )
 
 
 def bybit_labels(text: str) -> tuple[list[WalletLabel], list[str]]:

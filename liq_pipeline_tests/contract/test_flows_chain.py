@@ -321,3 +321,26 @@ def test_a_later_label_list_changes_no_row_of_the_past(follower: Follower) -> No
         ("other", SHIPPED_LIST_VERSION, Decimal(200_000)),
         ("inflow", version, Decimal(300_000)),
     ]
+
+
+def test_the_exchanges_own_files_become_a_new_list(database_url: str, settings: MakeSettings) -> None:
+    now = datetime(2026, 5, 20, tzinfo=UTC)
+    csv_file = f"Coin,Height,Amount,Address\nUSDT,1,5,{OTHER};0xbroken\n".encode()
+    published = {"data": [{"network": "ETH", "address": BINANCE_PEG_CUSTODY}, {"network": "ETH", "address": USER}]}
+    with venue_server() as server:
+        server.routes["bybit_por"] = {"/common-static/por/bybit_por_202604.csv": Reply(csv_file)}
+        server.routes["binance_por"] = {"/bapi/apex/v1/public/apex/market/por/address": published}
+        chosen = settings(sources=SourceSettings(urls=server.urls()))
+        version = wallet_lists.refresh_from_exchanges(chosen, database_url, now)
+        assert version is not None
+        assert version.startswith("por-2026-05-20-")
+        # Nothing new the day after; an exchange that answers with a page for people keeps its labels.
+        assert wallet_lists.refresh_from_exchanges(chosen, database_url, now + timedelta(days=1)) is None
+        server.routes["bybit_por"] = {"/common-static/por/bybit_por_202604.csv": Reply(b"<html>")}
+        assert wallet_lists.refresh_from_exchanges(chosen, database_url, now + timedelta(days=2)) is None
+    with connect(database_url) as conn:
+        entities = wallet_lists.in_force(conn, now + timedelta(days=3)).entities_at(now)
+        before = wallet_lists.in_force(conn, now - timedelta(days=1)).entities_at(now)
+    assert (entities[OTHER], entities[USER]) == ("bybit", "binance")
+    assert entities[BINANCE_PEG_CUSTODY] == "binance_custody"  # its owner counts it; it is still nobody's deposit
+    assert OTHER not in before
