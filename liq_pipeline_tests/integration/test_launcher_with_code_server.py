@@ -143,4 +143,4 @@ def test_a_run_that_started_the_slow_way_is_watched_and_cancelled_all_the_same(d
     launcher = stack.instance.run_launcher
     assert launcher.check_run_worker_health(stack.run(run_id)).status == WorkerStatus.RUNNING
     assert launcher.terminate(run_id)
-    stack.wait_status(run_id, DagsterRunStatus.CANCELED, 10)
+    stack.wait_status(run_id, DagsterRunStatus.CANCELED, 30)
