@@ -99,7 +99,7 @@ def eventually(condition: Callable[[], bool], seconds: float) -> bool:
 def installation() -> Iterator[Installation]:
     folder = Path(tempfile.mkdtemp(prefix="liq-up-"))
     folder.chmod(0o711)
-    names = ("postgres", "kafka", "dagster", "code_server")
+    names = ("postgres", "kafka", "dagster", "code_server", "metrics")
     ports: dict[str, int] = {}
     for name in names:
         ports[name] = free_port(taken=ports.values())
@@ -151,7 +151,9 @@ def test_a_second_liq_up_on_the_same_home_is_refused_with_the_holder_s_pid(insta
     assert set(installation.children()) == PARTS
 
 
-@pytest.mark.parametrize("name", ["player", "launcher", "code server", "daemon", "webserver", "kafka", "postgres"])
+@pytest.mark.parametrize(
+    "name", ["metrics", "player", "launcher", "code server", "daemon", "webserver", "kafka", "postgres"]
+)
 def test_a_killed_part_comes_back(installation: Installation, name: str) -> None:
     killed = installation.children()[name]
     os.kill(killed.pid, signal.SIGKILL)

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import psycopg
+import pytest
 from kafka.admin import KafkaAdminClient
 
 from liq_pipeline.bus.topics import IN_TOPICS, OUT_TOPICS
 from liq_pipeline.settings import Settings
+
+
+@pytest.mark.xdist_group("grouping-works")
+def test_tests_of_one_group_run_in_one_process(request: pytest.FixtureRequest) -> None:
+    """Some pairs of pytest and pytest-xdist ignore groups without a word, and each group's servers then start twice."""
+    if not request.config.option.__dict__.get("loadgroup"):
+        pytest.skip("only with --dist loadgroup, as in make test")
+    assert request.node.nodeid.endswith("@grouping-works")
 
 
 def test_a_database_comes_with_the_schema_and_nothing_in_it(database_url: str) -> None:
