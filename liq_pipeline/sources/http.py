@@ -251,6 +251,8 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
             seconds = (parsedate_to_datetime(header) - now).total_seconds()
         except (TypeError, ValueError):
             return None
+    if seconds != seconds:  # "nan" is a number to float()
+        return None
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_SECONDS)
 
 

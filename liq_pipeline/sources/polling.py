@@ -138,9 +138,9 @@ def poll_due(
             following = beside.submit(flows.run)
             _ask_all(tasks, settings, asking_until, on_answer)
             following.result()
+            if raw_log is not None:
+                raw_log.flush()
             producer = connecting.result()
-        if raw_log is not None:
-            raw_log.flush()
         asked = [task for task in tasks if task.started]
         result.asked = len(asked)
         result.answered = sum(task.error is None for task in asked)
@@ -370,7 +370,10 @@ class _FlowTask:
             # Behind the chain, after an outage or at the first start: go on in the next round.
             due = self._now if self.reading.is_behind else self._now + timedelta(seconds=cadence)
             self.changed[self._key] = FeedState(due, self._now, self._now)
-        except (SourceError, limits.BudgetError) as error:
+        except (SourceError, limits.BudgetError, *UNREADABLE) as problem:
+            # Whatever is wrong with the chain's answers, the venues' must not be lost with them.
+            known = isinstance(problem, (SourceError, limits.BudgetError))
+            error = problem if known else _unreadable(self._source, problem)
             reason = error.reason if isinstance(error, SourceError) else str(error)
             seconds, failures = _wait(error, cadence, before.failures, self._settings)
             if isinstance(error, ThrottledError):

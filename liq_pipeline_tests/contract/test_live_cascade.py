@@ -76,6 +76,10 @@ def serve_squeeze(server: VenueServer, now: datetime) -> None:
     server.fault = answer
 
 
+def _standing_at(moment: datetime) -> Callable[[], datetime]:
+    return lambda: moment
+
+
 def test_a_squeeze_pages_a_person_and_says_that_the_flow_side_is_blind(
     database_url: str, kafka_server: str, topic_prefix: str, settings: Callable[..., Settings]
 ) -> None:
@@ -105,7 +109,7 @@ def test_a_squeeze_pages_a_person_and_says_that_the_flow_side_is_blind(
                 bootstrap_servers=kafka_server,
                 topic_prefix=topic_prefix,
                 settings=chosen,
-                wall_now=lambda number=number: clock + timedelta(seconds=10 * number),
+                wall_now=_standing_at(clock + timedelta(seconds=10 * number)),
             )
             result = run_tick(context, time_limit_seconds=60)
         assert result.points_scored == 1
