@@ -8,9 +8,10 @@ coin is livelier than another. A symbol counts from MIN_POSITIVES positive rows 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,84 +28,83 @@ SEED: Final = 20_260_116
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """Rows of one symbol in order of a score, so that a weighted figure costs one pass and no sort."""
+class Counts:
+    """Rows held against the positive ones in ascending order of score: all that ROC-AUC and PR-AUC need.
 
-    is_positive: Booleans
-    day: Integers
-    group_start: Integers
-    """First row of each group of equal scores."""
+    Only the positives are sorted, and they are few.
+    """
+
+    at_least: Integers
+    """For each positive: rows that score at least as high."""
+    positives_at_least: Integers
+    negatives_below: Floats
+    """For each positive: negatives that score lower, ties counting half."""
+    rows: int
 
     @classmethod
-    def of(cls, is_positive: Booleans, score: Floats, day: Integers) -> Ranked:
-        """Sort once; `day` is an index of blocks."""
-        order = np.argsort(score, kind="stable")
-        ordered = score[order]
-        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if score.size else np.zeros(0)
-        return cls(is_positive[order], day[order], starts.astype(np.int64))
+    def of(cls, is_positive: Booleans, score: Floats) -> Counts:
+        """Count; scores must be known."""
+        hits = np.sort(score[is_positive])
+        negative = score[~is_positive]
 
-    def sums(self, day_weight: Floats | None) -> tuple[Floats, Floats]:
-        """Weight of positives and of negatives in each group, ascending by score."""
-        weight = np.ones(self.day.size) if day_weight is None else day_weight[self.day]
-        positive = np.add.reduceat(np.where(self.is_positive, weight, 0.0), self.group_start)
-        negative = np.add.reduceat(np.where(self.is_positive, 0.0, weight), self.group_start)
-        return positive, negative
+        def at_least(values: Floats, side: Literal["left", "right"]) -> Integers:
+            found = np.bincount(np.searchsorted(hits, values, side=side), minlength=hits.size + 1)
+            return np.asarray(np.cumsum(found[::-1])[::-1][1:], dtype=np.int64)
 
-    def roc_auc(self, day_weight: Floats | None = None) -> float:
+        reaching, above, own = at_least(negative, "right"), at_least(negative, "left"), at_least(hits, "right")
+        below = (negative.size - 0.5 * (reaching + above)).astype(np.float64)
+        return cls(reaching + own, own, below, score.size)
+
+    def roc_auc(self) -> float:
         """Probability that a positive row outranks a negative one, ties counting half; NaN without both kinds."""
-        positive, negative = self.sums(day_weight)
-        total = positive.sum() * negative.sum()
-        if total <= 0:
-            return float("nan")
-        below = np.cumsum(negative) - negative
-        return float((positive * (below + 0.5 * negative)).sum() / total)
+        positives = self.at_least.size
+        total = positives * (self.rows - positives)
+        return float(self.negatives_below.sum() / total) if total else float("nan")
 
-    def average_precision(self, day_weight: Floats | None = None) -> float:
+    def average_precision(self) -> float:
         """Area under the precision-recall curve as the mean precision at each recall; NaN without positives."""
-        positive, negative = self.sums(day_weight)
-        if positive.sum() <= 0:
-            return float("nan")
-        hits, all_rows = np.cumsum(positive[::-1]), np.cumsum((positive + negative)[::-1])
-        precision = hits / np.maximum(all_rows, 1e-300)
-        return float((precision * positive[::-1]).sum() / positive.sum())
+        return float((self.positives_at_least / self.at_least).mean()) if self.at_least.size else float("nan")
 
-    def base_rate(self, day_weight: Floats | None = None) -> float:
+    def base_rate(self) -> float:
         """Share of positive rows."""
-        positive, negative = self.sums(day_weight)
-        return float(positive.sum() / max(positive.sum() + negative.sum(), 1e-300))
+        return self.at_least.size / self.rows if self.rows else float("nan")
 
 
 def roc_auc(is_positive: Booleans, score: Floats) -> float:
     """ROC-AUC of known scores."""
-    return Ranked.of(is_positive, score, np.zeros(score.size, dtype=np.int64)).roc_auc()
+    return Counts.of(is_positive, score).roc_auc()
 
 
 def average_precision(is_positive: Booleans, score: Floats) -> float:
     """PR-AUC (average precision) of known scores."""
-    return Ranked.of(is_positive, score, np.zeros(score.size, dtype=np.int64)).average_precision()
+    return Counts.of(is_positive, score).average_precision()
 
 
-def by_symbol(symbol: Integers, is_positive: Booleans, score: Floats, day: Integers) -> dict[int, Ranked]:
-    """Ranked rows of every symbol with enough positives and at least one negative."""
-    found = {}
-    for index in np.unique(symbol):
-        rows = symbol == index
-        if is_positive[rows].sum() >= MIN_POSITIVES and not is_positive[rows].all():
-            found[int(index)] = Ranked.of(is_positive[rows], score[rows], day[rows])
+def symbol_slices(symbol: Integers, is_positive: Booleans) -> list[slice]:
+    """The rows of every symbol with enough positives and at least one negative; `symbol` must be ascending."""
+    edges = np.flatnonzero(np.diff(symbol)) + 1
+    bounds = [0, *edges.tolist(), symbol.size]
+    found = []
+    for first, stop in itertools.pairwise(bounds):
+        positives = int(is_positive[first:stop].sum())
+        if MIN_POSITIVES <= positives < stop - first:
+            found.append(slice(first, stop))
     return found
 
 
-def mean_over(ranked: dict[int, Ranked], figure: Callable[[Ranked], float]) -> float:
+def by_symbol(symbol: Integers, is_positive: Booleans, score: Floats) -> list[Counts]:
+    """Counts of every symbol that counts; rows in ascending order of `symbol`."""
+    return [Counts.of(is_positive[rows], score[rows]) for rows in symbol_slices(symbol, is_positive)]
+
+
+def mean_over(counts: list[Counts], figure: Callable[[Counts], float]) -> float:
     """Mean of a figure over symbols; NaN if none has one."""
-    values = np.array([figure(rows) for rows in ranked.values()], dtype=np.float64)
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if values.size else float("nan")
+    return float(np.mean([figure(rows) for rows in counts])) if counts else float("nan")
 
 
-def precision_lift(rows: Ranked, day_weight: Floats | None = None) -> float:
+def precision_lift(rows: Counts) -> float:
     """PR-AUC over the base rate: how many times better than a constant."""
-    base = rows.base_rate(day_weight)
-    return rows.average_precision(day_weight) / base if base > 0 else float("nan")
+    return rows.average_precision() / rows.base_rate()
 
 
 @dataclass(frozen=True)
@@ -116,35 +116,111 @@ class Interval:
     high: float
 
 
-def paired_bootstrap(
-    score: dict[int, Ranked],
-    baseline: dict[int, Ranked] | None,
-    figure: Callable[[Ranked, Floats | None], float],
-    days: int,
-    resamples: int = RESAMPLES,
+@dataclass(frozen=True)
+class DayBlocks:
+    """Counts of one symbol's rows against its positive rows, by day: any reweighting of days is two matrix products.
+
+    (positives, days): how many rows score at least as high as the positive, how many of them are positive, and how many
+    negatives score lower (ties half).
+    """
+
+    day: Integers
+    at_least: Floats
+    positives_at_least: Floats
+    negatives_below: Floats
+    positives: Floats
+    negatives: Floats
+
+    @classmethod
+    def of(cls, is_positive: Booleans, scores: Floats, day: Integers, days: int) -> DayBlocks:
+        """From the rows of one symbol, in any order; `day` is each row's block, below `days`."""
+        order = np.argsort(scores[is_positive], kind="stable")
+        hits, hit_day = scores[is_positive][order], day[is_positive][order]
+        count = hits.size
+
+        def table(chosen: Booleans, side: Literal["left", "right"]) -> Floats:
+            place = np.searchsorted(hits, scores[chosen], side=side)
+            flat = np.bincount(place * days + day[chosen], minlength=(count + 1) * days)
+            return flat.reshape(count + 1, days).astype(np.float64)
+
+        def from_above(counts: Floats) -> Floats:
+            return np.asarray(np.cumsum(counts[::-1], axis=0)[::-1][1:], dtype=np.float64)
+
+        negative = ~is_positive
+        negatives = np.bincount(day[negative], minlength=days).astype(np.float64)
+        # A row is at or above positive i if its place from the right is past i, strictly above if from the left.
+        at_or_above = from_above(table(negative, "right"))
+        above = from_above(table(negative, "left"))
+        own = from_above(table(is_positive, "right"))
+        return cls(
+            hit_day,
+            at_or_above + own,
+            own,
+            negatives - 0.5 * (at_or_above + above),
+            np.bincount(hit_day, minlength=days).astype(np.float64),
+            negatives,
+        )
+
+    def roc_auc(self, weights: Floats) -> Floats:
+        """ROC-AUC under each row of day weights (draws, days)."""
+        own = weights[:, self.day]
+        won = (own * (weights @ self.negatives_below.T)).sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(won / ((weights @ self.positives) * (weights @ self.negatives)), dtype=np.float64)
+
+    def precision_lift(self, weights: Floats) -> Floats:
+        """PR-AUC over the base rate under each row of day weights."""
+        own = weights[:, self.day]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            precision = (weights @ self.positives_at_least.T) / (weights @ self.at_least.T)
+            hits, missed = weights @ self.positives, weights @ self.negatives
+            mean = (own * np.where(own > 0, precision, 0.0)).sum(axis=1) / hits
+            return np.asarray(mean / (hits / (hits + missed)), dtype=np.float64)
+
+
+def day_draws(days: int, resamples: int = RESAMPLES) -> Floats:
+    """The whole sample, then resamples of whole days with replacement, as day weights (1 + resamples, days)."""
+    generator = np.random.default_rng(SEED)
+    drawn = [np.bincount(generator.integers(0, days, days), minlength=days) for _ in range(resamples)]
+    return np.vstack([np.ones(days), *drawn]).astype(np.float64)
+
+
+def day_blocks(symbol: Integers, is_positive: Booleans, score: Floats, day: Integers, days: int) -> list[DayBlocks]:
+    """Blocks of every symbol that counts; rows in ascending order of `symbol`."""
+    return [
+        DayBlocks.of(is_positive[rows], score[rows], day[rows], days) for rows in symbol_slices(symbol, is_positive)
+    ]
+
+
+def bootstrap(
+    score: list[DayBlocks],
+    baseline: list[DayBlocks] | None,
+    figure: Callable[[DayBlocks, Floats], Floats],
+    draws: Floats,
 ) -> Interval:
-    """Within-symbol figure of a score (minus that of a baseline on the same rows), days drawn with replacement.
+    """Within-symbol figure of a score (minus that of a baseline on the same rows) with its 90 % interval.
 
     Whole UTC days are drawn, the same for all symbols and both scores: rows of one day, and of one market, are not
     independent observations.
     """
-
-    def value(day_weight: Floats | None) -> float:
-        own = mean_over(score, lambda rows: figure(rows, day_weight))
-        if baseline is None:
-            return own
-        return own - mean_over(baseline, lambda rows: figure(rows, day_weight))
-
-    generator = np.random.default_rng(SEED)
-    draws = [
-        value(np.bincount(generator.integers(0, days, days), minlength=days).astype(np.float64))
-        for _ in range(resamples)
-    ]
-    known = np.array([draw for draw in draws if np.isfinite(draw)])
+    values = _mean_over_symbols(score, figure, draws)
+    if baseline is not None:
+        values = values - _mean_over_symbols(baseline, figure, draws)
+    known = values[1:][np.isfinite(values[1:])]
     if known.size == 0:
-        return Interval(value(None), float("nan"), float("nan"))
+        return Interval(float(values[0]), float("nan"), float("nan"))
     low, high = np.percentile(known, INTERVAL)
-    return Interval(value(None), float(low), float(high))
+    return Interval(float(values[0]), float(low), float(high))
+
+
+def _mean_over_symbols(blocks: list[DayBlocks], figure: Callable[[DayBlocks, Floats], Floats], draws: Floats) -> Floats:
+    """Symbols without a positive in a draw are left out of it."""
+    if not blocks:
+        return np.full(draws.shape[0], np.nan)
+    values = np.stack([figure(block, draws) for block in blocks])
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, values, 0.0).sum(axis=0) / known.sum(axis=0), dtype=np.float64)
 
 
 def share_interval(hits: Sequence[bool], block: Sequence[int], resamples: int = RESAMPLES * 5) -> Interval:

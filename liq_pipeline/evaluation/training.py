@@ -66,7 +66,10 @@ class TrainingRows:
 
 
 def training_rows(
-    panel: Panel, found: Mapping[str, Floats] | None = None, labels: Mapping[int, Labels] | None = None
+    panel: Panel,
+    found: Mapping[str, Floats] | None = None,
+    labels: Mapping[int, Labels] | None = None,
+    sample_seconds: int = SAMPLE_SECONDS,
 ) -> TrainingRows:
     """Rows of a panel on the sampling grid; features and labels are computed unless given."""
     if found is None:
@@ -75,7 +78,7 @@ def training_rows(
         labels, _ = label_panel(
             panel.time, panel.symbols, panel["price_usd"], panel["open_interest_base"], panel.step_seconds
         )
-    step = max(panel.step_seconds, SAMPLE_SECONDS)
+    step = max(panel.step_seconds, sample_seconds)
     columns = np.flatnonzero(panel.time % step == 0)
     known = np.isfinite(panel["price_usd"][:, columns])
     time = np.broadcast_to(panel.time[columns], known.shape)[known]
