@@ -51,7 +51,7 @@ def made_market(symbols: int, days: int, seed: int = 5) -> Panel:
 
 
 def loop_seconds_per_row(price: list[float], interest: list[float]) -> float:
-    """The volatilities, drawdown and build-ups of the model, one row at a time over lists, as a newcomer writes them."""
+    """Volatilities, drawdown and build-ups of the model, one row at a time over lists, as a newcomer writes them."""
     began = time.perf_counter()
     week, day, hours4 = 2016, 288, 48
     done = 0
@@ -84,7 +84,8 @@ def main(arguments: list[str]) -> None:
     price, interest = panel["price_usd"][0, :20_000].tolist(), panel["open_interest_base"][0, :20_000].tolist()
     per_row = loop_seconds_per_row(price, interest)
     print(
-        f"probability: {rate:,.0f} rows/s on one core; row-at-a-time loop {1 / per_row:,.0f} rows/s: {rate * per_row:,.0f} x"
+        f"probability: {rate:,.0f} rows/s on one core;"
+        f" row-at-a-time loop {1 / per_row:,.0f} rows/s: {rate * per_row:,.0f} x"
     )
     report = evaluate(panel, settings=Settings())
     events = report["panel"]["events"]["4h"]["all"]

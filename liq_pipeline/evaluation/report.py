@@ -369,6 +369,7 @@ def _reliability(report: Mapping[str, Any]) -> Any:
         panel.tick_params(labelsize=7)
         panel.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("observed", fontsize=8)
-    axes[0].legend(fontsize=7, frameon=False)
+    if axes[0].get_legend_handles_labels()[1]:
+        axes[0].legend(fontsize=7, frameon=False)
     figure.tight_layout()
     return figure
