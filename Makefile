@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	command -v $$p >/dev/null 2>&1 && $$p -c '$(SUITABLE)' 2>/dev/null && { echo $$p; break; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test bench lint format constraints
+.PHONY: help run test bench lint format docs constraints
 .DEFAULT_GOAL := help
 
 help:
@@ -34,6 +34,10 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+# The pages that are written from the code.
+docs: $(VENV)/.installed
+	@$(BIN)/python -m liq_pipeline.operations.settings_page
 
 # Every transitive version, from a fresh environment.
 constraints:
