@@ -138,16 +138,19 @@ def _limits(limits: list[str]) -> str:
 
 
 def _cards(report: Mapping[str, Any]) -> str:
-    four = report["scores"]["cascade_probability_4h"]["4h"]
-    page = report["desk"]["early_warning_as_shipped"]
+    # A model is never headlined with rows that it was trained on.
+    in_sample = (report["model"]["share_of_rows_in_training_window"] or 0) > 0
+    which = "walk-forward" if in_sample else "shipped model"
+    four = report["scores"]["cascade_probability_4h" + ("_walk_forward" if in_sample else "")]["4h"]
+    page = report["desk"]["early_warning_walk_forward" if in_sample else "early_warning_as_shipped"]
     cards = [
-        ("ROC-AUC within symbols, 4 h", _number(four.get("roc_auc_within"))),
-        ("gain over volatility", _interval(four.get("gain_over_volatility_roc_auc"))),
-        ("PR-AUC over base rate", _number(four.get("pr_auc_over_base_rate_within"), 1) + " times"),
-        ("Brier skill", _number(four.get("brier_skill_over_symbol_base_rate"), 4)),
-        ("false pages a week", _number(page.get("false_per_week"), 2)),
+        (f"ROC-AUC within symbols, 4 h, {which}", _number(four.get("roc_auc_within"))),
+        (f"gain over volatility, {which}", _interval(four.get("gain_over_volatility_roc_auc"))),
+        (f"PR-AUC over base rate, {which}", _number(four.get("pr_auc_over_base_rate_within"), 1) + " times"),
+        (f"Brier skill, {which}", _number(four.get("brier_skill_over_symbol_base_rate"), 4)),
+        (f"false pages a week, {which}", _number(page.get("false_per_week"), 2)),
         (
-            "major or systemic paged ≥ 30 min before",
+            f"major or systemic paged ≥ 30 min before, {which}",
             _percent(page["paged_30_min_before_onset"]["major_or_systemic"]["by_market"]["share"])
             if "paged_30_min_before_onset" in page
             else "-",
