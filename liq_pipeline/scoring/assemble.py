@@ -15,7 +15,7 @@ import numpy as np
 
 from liq_pipeline.scoring import features as f
 from liq_pipeline.scoring.bars import Booleans, Floats, Integers, Points
-from liq_pipeline.scoring.model import Probabilities
+from liq_pipeline.scoring.model import PROBABILITY_REDUCED, Probabilities
 from liq_pipeline.scoring.pressure import PressureArrays
 from liq_pipeline.scoring.references import References
 from liq_pipeline.scoring.results import PointResult, PressureResult, RiskResult, SignalResult
@@ -276,6 +276,8 @@ def _signal_result(
     model = scored.probabilities
     by_hours = {} if model is None else {h: _number(array[s, p]) for h, array in model.by_hours.items()}
     knows = model is not None and by_hours.get(4) is not None
+    if model is not None and model.is_reduced is not None and bool(model.is_reduced[s, p]):
+        notes = [*notes, PROBABILITY_REDUCED]
     return SignalResult(
         symbol=risk.symbol,
         time=risk.time,

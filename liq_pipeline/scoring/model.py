@@ -12,6 +12,8 @@ from liq_pipeline.scoring.bars import BarArrays, Booleans, Floats, Points
 from liq_pipeline.scoring.risk import RiskArrays
 
 HORIZON_HOURS: Final = (1, 4, 24)
+PROBABILITY_REDUCED: Final = "probability from price alone"
+"""The note of a signal whose model had to answer without open interest."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ import pytest
 
 from liq_pipeline.errors import LiqError
 from liq_pipeline.evaluation import labels
+from liq_pipeline.scoring import features as f
 from liq_pipeline.scoring import probability
-from liq_pipeline.scoring.bars import BarArrays, bars_between, empty_bars, points_on_bars
-from liq_pipeline.scoring.model import HORIZON_HOURS, Probabilities
+from liq_pipeline.scoring.assemble import Scored, point_results
+from liq_pipeline.scoring.bars import CENTS_FIELDS, LEVEL_FIELDS, BarArrays, bars_between, empty_bars, points_on_bars
+from liq_pipeline.scoring.model import HORIZON_HOURS, PROBABILITY_REDUCED, Probabilities
 from liq_pipeline.scoring.probability import (
     FEATURES,
     LOOKBACK_HOURS,
@@ -25,6 +27,9 @@ from liq_pipeline.scoring.probability import (
     load_model,
     shipped_model,
 )
+from liq_pipeline.scoring.references import build_references
+from liq_pipeline.scoring.risk import risk_arrays
+from liq_pipeline.settings import RiskSettings, SeveritySettings
 
 DAY = 288
 START = 1_767_225_600  # 2026-01-01
@@ -237,3 +242,32 @@ def test_inference_needs_no_learning_library() -> None:
         "sys.exit(any(name.split('.')[0] in ('sklearn', 'scipy', 'pandas') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_signal_says_that_only_the_price_answered() -> None:
+    """The fall-back is seen by whoever reads the signal, not only by the model."""
+    bars = market()
+    bars.open_interest_base[2] = np.nan
+    index = np.array([bars.count - 1])
+    points = points_on_bars(bars, index)
+    values = f.on_bars(bars)
+    references = build_references(
+        bars, values, np.unique(points.time_seconds // 86_400), lookback_hours=720, min_lookback_hours=72
+    )
+    expected = {"open_interest": np.ones(1, dtype=bool)}
+    risk = risk_arrays(bars, points, references, expected, 0.0)
+    scored = Scored(
+        symbols=bars.symbols,
+        venues=bars.venues,
+        points=points,
+        references=references,
+        expected=expected,
+        age_seconds={name: np.zeros((3, 1, 1)) for name in LEVEL_FIELDS + CENTS_FIELDS},
+        risk=risk,
+        probabilities=shipped_model().predict(bars, points, risk),
+        model_id=shipped_model().model_id,
+    )
+    signals = point_results(scored, [], RiskSettings(), SeveritySettings())[0].signals
+    assert PROBABILITY_REDUCED in signals["WIF"].note
+    assert PROBABILITY_REDUCED not in signals["BTC"].note
+    assert signals["WIF"].cascade_probability_4h is not None
