@@ -101,7 +101,7 @@ def test_what_dies_is_started_again_and_said(home: Home, supervisor: Supervisor,
     assert eventually(lambda: one.restarts == 1)
     assert pid_of(one) != killed
     assert said == ["one ended by SIGKILL; it is started again in 0.01 s"]
-    assert home.noted_processes() == {"one": one.service.identity}
+    assert eventually(lambda: home.noted_processes() == {"one": one.service.identity})
 
 
 def test_what_keeps_dying_is_said_once_and_then_only_tried_now_and_then(
