@@ -102,7 +102,11 @@ def _growth(home: Path, free_bytes: int) -> Iterator[Finding]:
         if path.is_file():
             used += stat.st_blocks * 512
         oldest = min(oldest, stat.st_mtime)
-    days = max((datetime.now(UTC).timestamp() - oldest) / 86_400, 1 / 24)
+    days = (datetime.now(UTC).timestamp() - oldest) / 86_400
+    if days < 1:
+        # The first hours write a whole history at once: a rate from them would frighten for nothing.
+        yield Finding("growth", "ok", f"{used / 1024**2:.0f} MiB so far; the rate is told after a day")
+        return
     per_day = used / days
     lasts = free_bytes / per_day if per_day > 0 else float("inf")
     grade: Grade = "ok" if lasts > 30 else "warn"

@@ -48,44 +48,29 @@ def age(seconds: float) -> str:
 
 def _risk_cell(row: dict[str, Any]) -> str:
     if row["risk"] is None:
-        return f"{UNKNOWN} (up to {number(row['score_high'])})" if row["score_high"] is not None else UNKNOWN
+        return f"{UNKNOWN}..{number(row['score_high'])}" if row["score_high"] is not None else UNKNOWN
     if row["score_high"] is not None and row["score_high"] - row["risk"] >= 0.5:
-        return f"{row['risk']:.0f} .. {row['score_high']:.0f}"
+        return f"{row['risk']:.0f}..{row['score_high']:.0f}"
     return f"{row['risk']:.0f}"
 
 
 def _probability_cell(row: dict[str, Any]) -> str:
-    value = row["cascade_probability_4h"]
-    if value is None:
-        return UNKNOWN
-    base = row["base_rate_4h"]
-    return f"{value * 100:.1f} %" + (f" (base {base * 100:.1f} %)" if base is not None else "")
+    return share(row["cascade_probability_4h"], 1)
 
 
 def symbols_table(status: Status) -> Table:
     """One row per symbol."""
-    table = Table(expand=True, pad_edge=False, header_style="bold")
-    table.add_column("symbol", style="bold")
-    for heading in (
-        "risk",
-        "funding /30",
-        "OI /30",
-        "long-short /20",
-        "liquidations /20",
-        "pressure",
-        "P(cascade 4 h)",
-    ):
-        table.add_column(heading, justify="right")
-    table.add_column("at risk")
-    table.add_column("severity")
-    table.add_column("coverage", justify="right")
-    table.add_column("note", overflow="fold")
+    # Fits a terminal of 80 columns: short heads, and the notes in lines of their own below.
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("", style="bold", no_wrap=True)
+    for heading in ("risk", "fund\n/30", "OI\n/30", "L/S\n/20", "liq\n/20", "flows", "P(4 h)"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("at risk", no_wrap=True)
+    table.add_column("severity", no_wrap=True)
+    table.add_column("known", justify="right", no_wrap=True)
     for symbol, row in status.symbols.items():
         severity = row["severity"]
-        possible = row["severity_possible"]
         text = Text(severity, style=SEVERITY_STYLE.get(severity, ""))
-        if possible not in (severity, "UNKNOWN"):
-            text.append(f" (possibly {possible})", style="dim")
         table.add_row(
             symbol,
             _risk_cell(row),
@@ -98,9 +83,20 @@ def symbols_table(status: Status) -> Table:
             {"long": "longs", "short": "shorts"}.get(row["side"] or "", UNKNOWN),
             text,
             share(row["coverage"]),
-            row["note"] or "",
         )
     return table
+
+
+def notes(status: Status) -> list[Text]:
+    """What limits each score, and the base rates that probabilities are to be held against."""
+    lines = [Text(f"{symbol}: {row['note']}", style="dim") for symbol, row in status.symbols.items() if row["note"]]
+    for symbol, row in status.symbols.items():
+        if row["severity_possible"] not in (row["severity"], "UNKNOWN"):
+            lines.append(Text(f"{symbol}: possibly {row['severity_possible']}, if what is unknown is at its worst"))
+    bases = {row["model_id"]: row["base_rate_4h"] for row in status.symbols.values() if row["base_rate_4h"] is not None}
+    for model, base in bases.items():
+        lines.append(Text(f"P(4 h): cascade within 4 hours by {model}; on average {base * 100:.1f} %", style="dim"))
+    return lines
 
 
 def render(status: Status, now: datetime | None = None) -> Group:
@@ -124,6 +120,7 @@ def render(status: Status, now: datetime | None = None) -> Group:
     line += f"   open alerts {status.alerts.get('open', UNKNOWN)}"
     parts.append(Text(line))
     parts.append(symbols_table(status) if status.symbols else Text("No scores yet.", style="dim"))
+    parts.extend(notes(status))
     if status.problems:
         parts.append(Panel("\n".join(status.problems), title=f"health: {status.health}", border_style="red"))
     parts.append(Text("Not financial advice.", style="dim"))

@@ -122,12 +122,13 @@ class EmbeddedKafka:
 
     def stop(self, timeout_seconds: float = 30) -> None:
         """Clean shutdown by SIGTERM; killed after timeout_seconds (the log is then recovered at the next start)."""
-        if self._process is None:
+        process = self._process  # a failing start and the supervisor may both stop it
+        if process is None:
             return
         identity = self.identity
         if identity is not None:
             end(identity, wait_seconds=timeout_seconds)
-        self._process.wait(5)
+        process.wait(5)
         self._process = None
         (self.directory / "broker.json").unlink(missing_ok=True)
 

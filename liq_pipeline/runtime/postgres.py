@@ -166,12 +166,13 @@ class EmbeddedPostgres:
 
     def stop(self, timeout_seconds: float = 30) -> None:
         """Fast shutdown: sessions are cut, what was committed is on disk. Killed after timeout_seconds."""
-        if self._process is None:
+        process = self._process  # a failing start and the supervisor may both stop it
+        if process is None:
             return
         identity = self.identity
         if identity is not None:
             end(identity, wait_seconds=timeout_seconds, first=signal.SIGINT)
-        self._process.wait(5)
+        process.wait(5)
         self._process = None
 
     def ensure_database(self, name: str) -> str:
