@@ -1,0 +1,102 @@
+"""`liq alerts`: the alert book.
+
+Belongs here: arguments and printing. Does not: alert states, delivery (alerting/).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from liq_pipeline.commands.shared import JsonOption, endpoints_in_force, json_default, out, settings_in_force
+from liq_pipeline.errors import LiqError
+
+app = typer.Typer(help="The alert book.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(
+    everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
+    limit: Annotated[int, typer.Option(min=1)] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """The alerts, newest first."""
+    from liq_pipeline.alerting.book import list_alerts
+    from liq_pipeline.store.connection import connect
+
+    with connect(endpoints_in_force(settings_in_force()).database_url, application_name="liq alerts") as connection:
+        rows = list_alerts(connection, include_resolved=everything, limit=limit)
+    if as_json:
+        for row in rows:
+            sys.stdout.write(json.dumps(row, default=json_default) + "\n")
+        return
+    table = Table(
+        "alert",
+        "opened (UTC)",
+        "world",
+        "rule",
+        "subject",
+        "at risk",
+        "severity",
+        "state",
+        header_style="bold",
+    )
+    for row in rows:
+        table.add_row(
+            str(row["alert_id"]),
+            f"{row['opened_at']:%Y-%m-%d %H:%M:%S}",
+            row["world"],
+            row["rule"],
+            row["subject"],
+            {"long": "longs", "short": "shorts"}.get(row["side"] or "", ""),
+            row["severity"],
+            row["state"] + (" (seen)" if row["acknowledged_at"] else ""),
+        )
+    out.print(table if rows else "No alerts.")
+
+
+@app.command("show")
+def show(alert_id: str, as_json: JsonOption = False) -> None:
+    """One alert with its receipt and every delivery."""
+    from liq_pipeline.alerting.book import show_alert
+    from liq_pipeline.store.connection import connect
+
+    with connect(endpoints_in_force(settings_in_force()).database_url, application_name="liq alerts") as connection:
+        row = show_alert(connection, alert_id)
+    if as_json:
+        sys.stdout.write(json.dumps(row, default=json_default) + "\n")
+    else:
+        out.print_json(json.dumps(row, default=json_default))
+
+
+@app.command("ack")
+def acknowledge(alert_id: str, by: Annotated[str | None, typer.Option(help="Who has seen it.")] = None) -> None:
+    """Mark an alert as seen."""
+    import getpass
+
+    from liq_pipeline.alerting.book import ack
+    from liq_pipeline.store.connection import connect
+
+    with connect(endpoints_in_force(settings_in_force()).database_url, application_name="liq alerts") as connection:
+        ack(connection, alert_id, by or getpass.getuser())
+        connection.commit()
+    out.print(f"{alert_id} is acknowledged.")
+
+
+@app.command("test")
+def test() -> None:
+    """Send a test message through every configured channel."""
+    from liq_pipeline.alerting.delivery import send_test
+
+    results = send_test(settings_in_force())
+    if not results:
+        raise LiqError("No channel is configured: set LIQ_ALERT_URLS to one or more Apprise URLs.")
+    failed = 0
+    for result in results:
+        failed += not result.ok
+        out.print(f"{result.channel}: {'sent' if result.ok else f'failed: {result.error}'}")
+    raise typer.Exit(1 if failed else 0)

@@ -1,0 +1,91 @@
+"""Commands that say how things are: status, watch, doctor.
+
+Belongs here: printing and exit codes. Does not: what healthy means (operations/).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from liq_pipeline.commands.shared import (
+    JsonOption,
+    endpoints_in_force,
+    json_default,
+    out,
+    settings_in_force,
+    stop_event,
+)
+from liq_pipeline.errors import LiqError
+
+
+def status(as_json: JsonOption = False) -> None:
+    """Health for people and scripts: exit 0 healthy, 1 degraded, 2 down."""
+    import dataclasses
+
+    from liq_pipeline.operations.status import EXIT_CODE, collect_status
+
+    settings = settings_in_force()
+    report = collect_status(settings, endpoints_in_force(settings))
+    if as_json:
+        sys.stdout.write(json.dumps(dataclasses.asdict(report), default=json_default) + "\n")
+    else:
+        from liq_pipeline.operations.watch import render
+
+        out.print(render(report))
+        table = Table("part", "state", box=None, header_style="bold")
+        table.add_row("database", f"{report.database}")
+        table.add_row("kafka", f"{report.kafka}")
+        table.add_row("dagster", f"{report.dagster}")
+        table.add_row("lag (messages)", f"{report.lag}")
+        for source in report.sources:
+            table.add_row(f"source {source['name']}", f"{source['state']} {source['reason'] or ''}")
+        out.print(table)
+    raise typer.Exit(EXIT_CODE[report.health])
+
+
+def watch(
+    interval: Annotated[float, typer.Option(min=0.5, help="Seconds between looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one table and leave.")] = False,
+) -> None:
+    """A live table: risk with its components, pressure, probability, side, coverage, data age, open alerts, world."""
+    from rich.live import Live
+
+    from liq_pipeline.operations.status import EXIT_CODE, collect_status
+    from liq_pipeline.operations.watch import render
+
+    settings = settings_in_force()
+    endpoints = endpoints_in_force(settings)
+    if once:
+        report = collect_status(settings, endpoints)
+        out.print(render(report))
+        raise typer.Exit(EXIT_CODE[report.health])
+    stop = stop_event()
+    with Live(render(collect_status(settings, endpoints)), console=out, screen=False) as live:
+        while not stop.wait(interval):
+            live.update(render(collect_status(settings, endpoints)))
+
+
+def doctor() -> None:
+    """Check the set-up and say how to mend each finding."""
+    from liq_pipeline.operations.doctor import examine
+
+    settings = settings_in_force()
+    endpoints = None
+    reason = ""
+    try:
+        endpoints = endpoints_in_force(settings)
+    except LiqError as error:
+        reason = str(error)
+    style = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    worst = 0
+    table = Table("check", "", "finding", "what to do", box=None, header_style="bold")
+    for finding in examine(settings, endpoints, reason):
+        worst = max(worst, {"ok": 0, "warn": 0, "fail": 1}[finding.grade])
+        table.add_row(finding.check, f"[{style[finding.grade]}]{finding.grade}[/]", finding.detail, finding.mend)
+    out.print(table)
+    raise typer.Exit(worst)

@@ -1,0 +1,93 @@
+"""Commands that run until they are stopped: everything, or one part of it.
+
+Belongs here: arguments and printing. Does not: the work.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from liq_pipeline.commands.shared import endpoints_in_force, out, playing_speed, settings_in_force, stop_event
+from liq_pipeline.errors import LiqError
+
+
+def up(
+    mode: Annotated[str | None, typer.Option(help="auto, live, simulated or recorded; LIQ_MODE otherwise.")] = None,
+    recording: Annotated[Path | None, typer.Option(help="The folder to play in recorded mode.")] = None,
+    speed: Annotated[str, typer.Option(help="Playing speed: 1 is real time, `max` as fast as it lands.")] = "1",
+    once: Annotated[bool, typer.Option("--once", help="Stop when the recording is played and scored.")] = False,
+    record: Annotated[Path | None, typer.Option(help="Write every raw answer and frame into this folder.")] = None,
+) -> None:
+    """Start everything in the foreground; Ctrl-C stops it cleanly."""
+    settings = settings_in_force()
+    chosen = mode or settings.mode
+    if chosen not in ("auto", "live", "simulated", "recorded"):
+        raise LiqError(f"--mode must be auto, live, simulated or recorded, not {chosen!r}.")
+    if (chosen == "recorded") != (recording is not None):
+        raise LiqError("--mode recorded and --recording DIR go together.")
+    if recording is not None and not recording.is_dir():
+        raise LiqError(f"The recording {recording} is not a folder.")
+    from liq_pipeline.runtime.up import up as run_up
+
+    raise typer.Exit(
+        run_up(
+            settings,
+            mode=chosen,
+            recording=recording.resolve() if recording else None,
+            speed=playing_speed(speed),
+            once=once,
+            record_dir=record.resolve() if record else None,
+            console=out,
+        )
+    )
+
+
+def play(
+    mode: Annotated[str, typer.Option()],
+    recording: Annotated[Path | None, typer.Option()] = None,
+    speed: Annotated[str, typer.Option()] = "1",
+    once: Annotated[bool, typer.Option("--once")] = False,
+) -> None:
+    """Feed the simulated market or a recording into Kafka (a child of `liq up`)."""
+    from liq_pipeline.sources.player import play as run_player
+
+    run_player(
+        settings_in_force(),
+        mode=mode,
+        recording=recording,
+        speed=playing_speed(speed),
+        once=once,
+        stop_event=stop_event(),
+    )
+
+
+def collect() -> None:
+    """The always-on collector of streamed data (websockets) into Kafka."""
+    from liq_pipeline.sources.collect import collect as run_collect
+
+    run_collect(settings_in_force(), stop_event())
+
+
+def land() -> None:
+    """A resident landing worker, for volumes beyond what the ticks land."""
+    from liq_pipeline.store.landing import Lander
+
+    settings = settings_in_force()
+    endpoints = endpoints_in_force(settings)
+    with Lander(
+        endpoints.database_url, endpoints.kafka_bootstrap_servers, topic_prefix=settings.kafka_topic_prefix
+    ) as lander:
+        lander.run(stop_event())
+
+
+def metrics(port: Annotated[int | None, typer.Option(help="LIQ_METRICS_PORT otherwise.")] = None) -> None:
+    """Serve /healthz and Prometheus /metrics on loopback (a child of `liq up`)."""
+    from liq_pipeline.operations.metrics import serve_metrics
+    from liq_pipeline.operations.status import collect_status
+
+    settings = settings_in_force()
+    endpoints = endpoints_in_force(settings)
+    serve_metrics(port or settings.metrics_port, lambda: collect_status(settings, endpoints), stop_event())

@@ -1,0 +1,85 @@
+"""What every command of `liq` needs: consoles, settings, servers in force, and how options are read.
+
+Belongs here: parsing of option values, one sentence for each that cannot be read. Does not: a command.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from liq_pipeline.errors import LiqError
+
+if TYPE_CHECKING:
+    from liq_pipeline.runtime.endpoints import Endpoints
+    from liq_pipeline.settings import Settings
+
+out = Console()
+err = Console(stderr=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+SymbolOption = Annotated[str | None, typer.Option("--symbol", help="Only this symbol, e.g. BTC.")]
+
+
+def settings_in_force() -> Settings:
+    """The settings, or one sentence that names the knob that cannot be used."""
+    from pydantic import ValidationError
+
+    from liq_pipeline.settings import get_settings
+
+    try:
+        return get_settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        knob = name if name.startswith(("LIQ_", "COINGECKO", "ETHERSCAN")) else f"LIQ_{name}"
+        raise LiqError(f"The setting {knob} is not usable: {first['msg']}.") from error
+
+
+def endpoints_in_force(settings: Settings) -> Endpoints:
+    """The database, Kafka and Dagster in force: those of the settings, else those of the running home."""
+    from liq_pipeline.runtime.endpoints import resolve
+
+    return resolve(settings)
+
+
+def instant(text: str, option: str) -> datetime:
+    """An instant in UTC; a text without an offset is UTC."""
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise LiqError(f"{option} must be a time such as 2025-10-10T20:00Z, not {text!r}.") from error
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def playing_speed(text: str) -> float | None:
+    """Playing speed: None is as fast as it lands."""
+    if text == "max":
+        return None
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise LiqError(f"--speed must be a number above 0 or `max`, not {text!r}.") from error
+    if value <= 0:
+        raise LiqError(f"--speed must be above 0, not {text}.")
+    return value
+
+
+def json_default(value: Any) -> Any:
+    """How JSON shows times, decimals and ids."""
+    from liq_pipeline.operations.query import json_value
+
+    return json_value(value)
+
+
+def stop_event() -> threading.Event:
+    """An event that SIGINT and SIGTERM set."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

@@ -1,0 +1,71 @@
+"""Commands about the store and the topics: schema, topics, queries, re-scoring.
+
+Belongs here: arguments and printing. Does not: the work.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from liq_pipeline.commands.shared import JsonOption, SymbolOption, endpoints_in_force, instant, out, settings_in_force
+
+
+def migrate() -> None:
+    """Bring the schema up to date; does nothing when it is."""
+    from liq_pipeline.store.migrations import migrate as run_migrations
+
+    applied = run_migrations(endpoints_in_force(settings_in_force()).database_url)
+    out.print("\n".join(f"applied {name}" for name in applied) if applied else "The schema is up to date.")
+
+
+def topics() -> None:
+    """Bring the Kafka topics up to date; does nothing when they are."""
+    from liq_pipeline.bus.admin import ensure_topics
+
+    settings = settings_in_force()
+    made = ensure_topics(endpoints_in_force(settings).kafka_bootstrap_servers, settings.kafka_topic_prefix)
+    out.print("\n".join(f"created {name}" for name in made) if made else "The topics are up to date.")
+
+
+def sql(
+    statement: Annotated[str, typer.Argument(help="One SELECT.")],
+    as_json: JsonOption = False,
+) -> None:
+    """A read-only query against the store in force."""
+    from liq_pipeline.operations.query import json_lines, json_value, read_only_query
+
+    result = read_only_query(endpoints_in_force(settings_in_force()).database_url, statement)
+    if as_json:
+        for line in json_lines(result):
+            sys.stdout.write(line + "\n")
+        return
+    table = Table(*result.columns, header_style="bold")
+    for row in result.rows:
+        table.add_row(*("" if value is None else str(json_value(value)) for value in row))
+    out.print(table)
+    out.print(f"{len(result.rows)} rows", style="dim")
+
+
+def score(
+    from_: Annotated[str, typer.Option("--from", help="First time, UTC.")],
+    to: Annotated[str, typer.Option("--to", help="Last time, UTC.")],
+    symbol: SymbolOption = None,
+) -> None:
+    """Re-score stored history: new revisions, nothing overwritten."""
+    from liq_pipeline.pipeline.models import model_in_force
+    from liq_pipeline.pipeline.rescore import rescore
+
+    settings = settings_in_force()
+    result = rescore(
+        endpoints_in_force(settings).database_url,
+        settings,
+        instant(from_, "--from"),
+        instant(to, "--to"),
+        symbol=symbol,
+        load_model=model_in_force,
+    )
+    out.print(str(result))
