@@ -34,17 +34,10 @@ def status(as_json: JsonOption = False) -> None:
     if as_json:
         sys.stdout.write(json.dumps(dataclasses.asdict(report), default=json_default) + "\n")
     else:
-        from liq_pipeline.operations.watch import render
+        from liq_pipeline.operations.watch import parts_table, render
 
         out.print(render(report))
-        table = Table("part", "state", box=None, header_style="bold")
-        table.add_row("database", f"{report.database}")
-        table.add_row("kafka", f"{report.kafka}")
-        table.add_row("dagster", f"{report.dagster}")
-        table.add_row("lag (messages)", f"{report.lag}")
-        for source in report.sources:
-            table.add_row(f"source {source['name']}", f"{source['state']} {source['reason'] or ''}")
-        out.print(table)
+        out.print(parts_table(report))
     raise typer.Exit(EXIT_CODE[report.health])
 
 

@@ -43,7 +43,9 @@ def sql(
         for line in json_lines(result):
             sys.stdout.write(line + "\n")
         return
-    table = Table(*result.columns, header_style="bold")
+    table = Table(header_style="bold")
+    for column in result.columns:
+        table.add_column(column, overflow="fold")
     for row in result.rows:
         table.add_row(*("" if value is None else str(json_value(value)) for value in row))
     out.print(table)

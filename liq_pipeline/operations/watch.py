@@ -1,6 +1,6 @@
-"""`liq watch`: a live terminal table of what the monitor thinks, symbol by symbol.
+"""`liq watch` and `liq status` for people: what the monitor thinks, symbol by symbol, and how its parts are.
 
-Belongs here: turning a Status into a table. Does not: collecting it (status.py).
+Belongs here: turning a Status into tables. Does not: collecting it (status.py).
 """
 
 from __future__ import annotations
@@ -97,6 +97,60 @@ def notes(status: Status) -> list[Text]:
     for model, base in bases.items():
         lines.append(Text(f"P(4 h): cascade within 4 hours by {model}; on average {base * 100:.1f} %", style="dim"))
     return lines
+
+
+def size(number_of_bytes: float | None) -> str:
+    """A size a person reads at a glance."""
+    if number_of_bytes is None:
+        return UNKNOWN
+    if number_of_bytes < 1 << 30:
+        return f"{number_of_bytes / (1 << 20):.0f} MiB"
+    return f"{number_of_bytes / (1 << 30):.1f} GiB"
+
+
+def budget_words(budget: dict[str, Any]) -> str:
+    """What is used of each metered scope's window, such as `12 of 2160 in 60 s`."""
+    return ", ".join(
+        f"{scope['used']:.0f} of {scope['capacity']:.0f} in {age(scope['window_seconds'])}"
+        for scope in budget.values()
+        if scope.get("capacity")
+    )
+
+
+def parts_table(status: Status) -> Table:
+    """One row per server and source: where it is, how it is, what is used of its budget."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("part", no_wrap=True)
+    table.add_column("state", overflow="fold")
+    database, kafka = status.database, status.kafka
+    if database.get("reachable"):
+        edition = {"plain": "PostgreSQL", "none": "PostgreSQL"}.get(database["edition"], "TimescaleDB on PostgreSQL")
+        table.add_row("database", f"{edition} {database['version']}, {size(database.get('size_bytes'))}")
+    else:
+        table.add_row("database", Text("away", style="bold red"))
+    reachable = Text(kafka["bootstrap_servers"]) if kafka.get("reachable") else Text("away", style="bold red")
+    table.add_row("kafka", reachable)
+    waiting = {topic: lag for topic, lag in status.lag.items() if lag != 0}
+    words = ", ".join(f"{topic} {UNKNOWN if lag is None else lag}" for topic, lag in waiting.items())
+    table.add_row("not yet landed", f"messages: {words}" if waiting else "nothing")
+    table.add_row("dagster", status.dagster.get("url") or UNKNOWN)
+    ticks = status.ticks
+    if ticks.get("last") is not None:
+        late = "" if ticks["late"] is None else f", {ticks['late']} late"
+        table.add_row("ticks, last hour", f"{ticks['due']} due{late}, {ticks['missed']} missed")
+    if status.gaps_open:
+        table.add_row("gaps", f"{status.gaps_open} open, see `liq sql` on ingest_gaps")
+    if status.dead_letters.get("total"):
+        table.add_row("dead letters", f"{status.dead_letters['total']}, see `liq dead-letters list`")
+    for source in status.sources:
+        state = Text(source["state"], style={"up": "green", "down": "bold red"}.get(source["state"], "yellow"))
+        if source["reason"]:
+            state.append(f": {source['reason']}", style="default")
+        budget = budget_words(source["budget"])
+        if budget:
+            state.append(f"   {budget}", style="dim")
+        table.add_row(source["name"], state)
+    return table
 
 
 def render(status: Status, now: datetime | None = None) -> Group:

@@ -1,0 +1,55 @@
+"""What `liq status` tells a person about servers and sources, in words and not in data structures."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from liq_pipeline.operations.status import Status
+from liq_pipeline.operations.watch import parts_table
+
+
+def _printed(status: Status) -> str:
+    console = Console(width=110)
+    with console.capture() as capture:
+        console.print(parts_table(status))
+    return capture.get()
+
+
+def _status() -> Status:
+    return Status(
+        kafka={"bootstrap_servers": "127.0.0.1:9092", "reachable": True},
+        dagster={"url": "http://127.0.0.1:3000"},
+        database={"reachable": True, "edition": "apache", "version": "17.5", "size_bytes": 3 << 30},
+        lag={"prices": 0, "open_interest": 12, "liquidations": None},
+        ticks={"last": "2026-06-12", "due": 360, "late": 2, "missed": 1},
+        sources=[
+            {
+                "name": "binance",
+                "state": "down",
+                "reason": "HTTP 451 refuses this place",
+                "budget": {"binance/ip": {"used": 12, "capacity": 2160, "window_seconds": 60}},
+            }
+        ],
+        dead_letters={"total": 7},
+        gaps_open=2,
+    )
+
+
+def test_every_part_is_one_plain_line() -> None:
+    text = _printed(_status())
+
+    assert "TimescaleDB on PostgreSQL 17.5, 3.0 GiB" in text
+    assert "messages: open_interest 12, liquidations ?" in text
+    assert "360 due, 2 late, 1 missed" in text
+    assert "down: HTTP 451 refuses this place" in text
+    assert "12 of 2160 in 60 s" in text
+    assert "7, see `liq dead-letters list`" in text
+    assert "{" not in text
+
+
+def test_a_server_that_is_away_is_said_to_be_away() -> None:
+    status = _status()
+    status.database = {"reachable": False, "edition": None}
+    status.kafka = {"bootstrap_servers": "127.0.0.1:9092", "reachable": False}
+
+    assert _printed(status).count("away") == 2
