@@ -86,6 +86,8 @@ class Request:
     costs: Mapping[str, int] = field(default_factory=dict)
     is_text: bool = False
     """The answer is a text such as CSV: its payload is a str. HTML still means that something else answered."""
+    is_binary: bool = False
+    """The answer is a file such as a zip: its payload is None and `body` holds it. HTML means the same as above."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,10 @@ class HttpClient:
         payload: Any = None
         undecodable: str | None = None
         try:
-            payload = msgspec.json.decode(body)
+            if request.is_binary and status < 300:
+                undecodable = "HTML" if body.lstrip()[:1] == b"<" else None
+            else:
+                payload = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
             payload = body.decode(errors="replace") if request.is_text else body[:1000].decode(errors="replace")
             if payload.lstrip().startswith("<"):
