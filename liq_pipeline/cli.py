@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from liq_pipeline.commands import alerts, dead_letters, evaluate, health, running, store
+from liq_pipeline.commands import alerts, dead_letters, evaluate, health, model, running, store
 from liq_pipeline.commands.shared import err
 from liq_pipeline.errors import LiqError
 
@@ -34,6 +34,7 @@ app.command()(store.score)
 app.command()(evaluate.evaluate)
 app.command()(store.sql)
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(model.app, name="model")
 app.add_typer(dead_letters.app, name="dead-letters")
 
 

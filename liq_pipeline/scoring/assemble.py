@@ -15,7 +15,7 @@ import numpy as np
 
 from liq_pipeline.scoring import features as f
 from liq_pipeline.scoring.bars import Booleans, Floats, Integers, Points
-from liq_pipeline.scoring.model import PROBABILITY_REDUCED, Probabilities
+from liq_pipeline.scoring.model import PROBABILITY_OUTSIDE, PROBABILITY_REDUCED, Probabilities
 from liq_pipeline.scoring.pressure import PressureArrays
 from liq_pipeline.scoring.references import References
 from liq_pipeline.scoring.results import PointResult, PressureResult, RiskResult, SignalResult
@@ -278,6 +278,9 @@ def _signal_result(
     knows = model is not None and by_hours.get(4) is not None
     if model is not None and model.is_reduced is not None and bool(model.is_reduced[s, p]):
         notes = [*notes, PROBABILITY_REDUCED]
+    outside = [] if model is None or model.outside is None else [n for n, at in model.outside.items() if bool(at[s, p])]
+    if knows and outside:
+        notes = [*notes, f"{PROBABILITY_OUTSIDE} ({', '.join(name.replace('_', ' ') for name in outside)})"]
     return SignalResult(
         symbol=risk.symbol,
         time=risk.time,

@@ -5,6 +5,7 @@ Belongs here: the interface. Does not: any model (probability.py), or how one is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -14,6 +15,8 @@ from liq_pipeline.scoring.risk import RiskArrays
 HORIZON_HOURS: Final = (1, 4, 24)
 PROBABILITY_REDUCED: Final = "probability from price alone"
 """The note of a signal whose model had to answer without open interest."""
+PROBABILITY_OUTSIDE: Final = "probability outside its training range"
+"""The note of a signal with an input that the model's training never saw; the inputs' names follow."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Probabilities:
     early_warning: Booleans
     is_reduced: Booleans | None = None
     """Whether fewer inputs than the model wants answered (no open interest, say); None: the model does not tell."""
+    outside: Mapping[str, Booleans] | None = None
+    """Input -> where it lies outside what the model was trained on; None: the model does not tell."""
 
 
 class ProbabilityModel(Protocol):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -197,6 +197,8 @@ class LogisticModel:
         unknown = set(features) - set(FEATURES)
         if unknown:
             raise ValueError(f"unknown features {sorted(unknown)}")
+        # jsonb forgets the order of keys, and the order of summation decides the last bit.
+        features = {name: features[name] for name in FEATURES if name in features}
         return cls(
             float(data["intercept"]),
             {name: float(part["coefficient"]) for name, part in features.items()},
@@ -227,7 +229,20 @@ class CascadeModel:
     def predict(self, bars: BarArrays, points: Points, risk: RiskArrays | None = None) -> Probabilities:
         """Probabilities at points; `risk` is not read (the points' percentiles added nothing, docs/evaluation.md)."""
         found = {name: take(values, points.bar_index) for name, values in feature_arrays(bars).items()}
-        return self.from_features(found)
+        return replace(self.from_features(found), outside=self.outside_training(found))
+
+    def outside_training(self, found: Mapping[str, Floats], hours: int = 4) -> dict[str, Booleans]:
+        """Where each input of the full model is past the deviations that training held it to: drift, seen at once.
+
+        The model does not extrapolate there: the input counts as the largest deviation. Unknown is not outside.
+        """
+        model = self.full[hours]
+        outside: dict[str, Booleans] = {}
+        for name in model.coefficients:
+            standard = (at_horizon(found, name, hours) - model.mean[name]) / model.deviation[name]
+            with np.errstate(invalid="ignore"):
+                outside[name] = np.asarray(np.abs(standard) > LARGEST_DEVIATION)
+        return outside
 
     def from_features(self, found: Mapping[str, Floats]) -> Probabilities:
         """Probabilities from feature_arrays (or a selection of their points)."""

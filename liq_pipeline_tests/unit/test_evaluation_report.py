@@ -12,9 +12,9 @@ import pytest
 
 from liq_pipeline.errors import LiqError
 from liq_pipeline.evaluation.development_panels import five_minute_panel, hourly_panel
-from liq_pipeline.evaluation.panel import VALUE_COLUMNS, Panel
 from liq_pipeline.evaluation.run import evaluate
 from liq_pipeline.settings import Settings
+from liq_pipeline_tests.history_support import made_panel
 
 BASELINES = {
     "realised_volatility_4h",
@@ -26,29 +26,6 @@ BASELINES = {
     "naive_point_table",
     "constant_per_symbol",
 }
-
-
-def made_panel(days: int = 120, columns: tuple[str, ...] = ("funding_rate_per_8h",)) -> Panel:
-    """Four symbols by the hour: calm stretches, wild ones, and jumps in which open interest falls."""
-    rng = np.random.default_rng(12)
-    rows, symbols = days * 24, ("BTC", "ETH", "SOL", "WIF")
-    wild = np.repeat(rng.random(rows // 24) < 0.3, 24)
-    returns = rng.standard_t(4, (4, rows)) * np.where(wild, 0.006, 0.003)
-    turns = rng.normal(0, 0.006, (4, rows))
-    for start in rng.choice(np.flatnonzero(wild[: rows - 10]), 25):
-        hit = rng.random(4) < 0.7
-        returns[hit, start] -= 0.05
-        turns[hit, start] -= 0.06
-    values = {name: np.full((4, rows), np.nan) for name in VALUE_COLUMNS}
-    values["price_usd"] = 100 * np.exp(np.cumsum(returns, axis=1))
-    values["open_interest_base"] = 1e5 * np.exp(np.cumsum(turns, axis=1))
-    values["open_interest_usd"] = values["price_usd"] * values["open_interest_base"]
-    for name in columns:
-        values[name] = np.abs(rng.normal(0, 1e-4 if name.startswith("funding") else 1e6, (4, rows)))
-    if "stablecoin_net_inflow_usd" in columns:
-        values["stablecoin_net_inflow_usd"] = np.tile(rng.normal(0, 1e6, rows), (4, 1))
-    time = 1_775_001_600 + 3600 * np.arange(rows, dtype=np.int64)
-    return Panel(symbols, time, 3600, values, (), "made")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,128 @@
+"""`liq model`: the probability models: shipped, champion, candidates in shadow.
+
+Belongs here: arguments and printing. Does not: training (evaluation/retrain.py), the table (pipeline/models.py).
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from liq_pipeline.commands.shared import JsonOption, endpoints_in_force, instant, out, settings_in_force
+from liq_pipeline.errors import LiqError
+
+app = typer.Typer(help="The probability models: shipped, champion, candidates in shadow.", no_args_is_help=True)
+
+
+def _connect() -> Any:
+    from liq_pipeline.store.connection import connect
+
+    return connect(endpoints_in_force(settings_in_force()).database_url, application_name="liq model")
+
+
+@app.command("list")
+def list_(as_json: JsonOption = False) -> None:
+    """Every model, the one in force first, with what its shadow has shown."""
+    from liq_pipeline.commands.shared import json_default
+    from liq_pipeline.pipeline import models
+
+    with _connect() as connection:
+        found = models.list_models(connection)
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        for model in found:
+            sys.stdout.write(json.dumps(asdict(model), default=json_default) + "\n")
+        return
+    table = Table("model", "state", "trained on", "shadow", "alarms in shadow", header_style="bold")
+    for model in found:
+        state = f"{model.state}, in force" if model.is_in_force else model.state
+        shadow = f"{model.shadow_days:.1f} days" if model.shadow_days else ""
+        table.add_row(
+            model.model_id, state, _span(model.trained_from, model.trained_to), shadow,
+            str(model.shadow_alarms) if shadow else "",
+        )  # fmt: skip
+    out.print(table)
+
+
+@app.command()
+def promote(
+    model_id: Annotated[str, typer.Argument(help="A candidate, or any model of the list.")],
+    because: Annotated[str, typer.Option(help="Why; kept in model_changes.")] = "promoted by hand",
+) -> None:
+    """Let a model speak from the next tick on; `liq model rollback` takes it back."""
+    from liq_pipeline.pipeline import models
+
+    with _connect() as connection:
+        before = models.promote(connection, model_id, because)
+    out.print(f"{model_id} speaks from the next tick on, in the place of {before}.", highlight=False)
+
+
+@app.command()
+def rollback(because: Annotated[str, typer.Option(help="Why.")] = "rolled back by hand") -> None:
+    """Take the newest promotion back; again: one further."""
+    from liq_pipeline.pipeline import models
+
+    with _connect() as connection:
+        taken_back, speaks = models.rollback(connection, because)
+    out.print(f"{taken_back} is taken back, {speaks} speaks again from the next tick on.", highlight=False)
+
+
+@app.command()
+def train(
+    from_: Annotated[str | None, typer.Option("--from", help="First time that is learnt from, UTC.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Last time, UTC.")] = None,
+    world: Annotated[str, typer.Option(help="The world whose history is learnt from.")] = "real",
+) -> None:
+    """Fit a candidate on this installation's history, walk-forward; it stays in shadow until it is promoted."""
+    from liq_pipeline.evaluation.retrain import retrain
+    from liq_pipeline.evaluation.stored import stored_history
+    from liq_pipeline.pipeline import models
+    from liq_pipeline.store import worlds
+
+    settings = settings_in_force()
+    with _connect() as connection:
+        known = worlds.get(connection, world)
+        if known is None:
+            raise LiqError(f"there is no world {world} in the store")
+        first = None if from_ is None else instant(from_, "--from")
+        last = datetime.now(UTC) if to is None else instant(to, "--to")
+        history = stored_history(connection, known, settings, first, last)
+        model = retrain(history, settings, models.model_in_force(connection))
+        models.add_candidate(connection, model, f"trained on {world} by hand")
+    figures = model.facts["walk_forward"]["4"]
+    out.print(
+        f"{model.model_id} is a candidate in shadow. Walk-forward at 4 h: ROC-AUC within symbols"
+        f" {figures['roc_auc_within']} ({model.facts['compared_with']}: {figures['in_force_roc_auc_within']}).",
+        highlight=False,
+    )
+
+
+@app.command()
+def gate(model_id: Annotated[str, typer.Argument(help="A candidate.")]) -> None:
+    """Hold a candidate against the model in force, by the written gate; exit code 1 if it does not pass."""
+    from liq_pipeline.evaluation.gate import judge_candidate
+    from liq_pipeline.pipeline import models
+    from liq_pipeline.store import worlds
+
+    with _connect() as connection:
+        known = worlds.active(connection)
+        if known is None:
+            raise LiqError("no world is active: start `liq up` first")
+        in_force = models.model_in_force(connection).model_id
+        verdict = judge_candidate(connection, known, settings_in_force(), model_id, in_force)
+    for name, gain in (("Brier score", verdict.brier_gain), ("PR-AUC over base rate", verdict.ranking_gain)):
+        if gain is not None:
+            out.print(f"{name}, gain over {in_force}: {gain.value:+.5f} ({gain.low:.5f} to {gain.high:.5f})")
+    out.print(f"{'passes' if verdict.passes else 'does not pass'}: {verdict.because}", highlight=False)
+    if not verdict.passes:
+        raise typer.Exit(1)
+
+
+def _span(first: datetime | None, last: datetime | None) -> str:
+    return "" if first is None or last is None else f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
