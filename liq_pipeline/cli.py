@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from liq_pipeline.commands import alerts, dead_letters, evaluate, health, model, running, store
+from liq_pipeline.commands import alerts, backfill, dead_letters, evaluate, health, model, running, store
 from liq_pipeline.commands.shared import err
 from liq_pipeline.errors import LiqError
 
@@ -30,6 +30,7 @@ app.command()(health.status)
 app.command()(health.watch)
 app.command()(running.metrics)
 app.command()(health.doctor)
+app.command()(backfill.backfill)
 app.command()(store.score)
 app.command()(evaluate.evaluate)
 app.command()(store.sql)

@@ -11,6 +11,7 @@ for comparison.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -78,10 +79,12 @@ def rescore(
     symbol: str | None = None,
     world_name: str | None = None,
     load_model: Callable[[psycopg.Connection[Any]], ProbabilityModel | None] = lambda conn: None,
+    stop: threading.Event | None = None,
 ) -> RescoreResult:
     """Score every point in [from_time, to_time] again; symbol: only that one (and no pressure is written).
 
-    world_name: None for the active one. Each batch commits on its own. Raises LiqError if there is nothing to score.
+    world_name: None for the active one. Each batch commits on its own; `stop` ends it after the one under way. Raises
+    LiqError if there is nothing to score.
     """
     if to_time < from_time:
         raise LiqError(f"--to {to_time.isoformat()} lies before --from {from_time.isoformat()}")
@@ -101,6 +104,8 @@ def rescore(
         total = RescoreResult(world.name, version, 0, 0, 0)
         run = _Run(conn, world, settings, symbol, from_time, to_time, model, version)
         for batch in batches:
+            if stop is not None and stop.is_set():
+                break
             with conn.transaction():
                 done = run.score(batch)
             total = replace(

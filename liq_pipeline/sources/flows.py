@@ -163,14 +163,21 @@ def _take(
         if before is not None and before != block.hash and before not in reading.orphaned:
             reading.orphaned.append(before)
     reading.blocks |= blocks
+    reading.records += records_of(chunk, labels, knobs, venue)
+
+
+def records_of(chunk: Chunk, labels: LabelList, knobs: SourceSettings, venue: str) -> list[StablecoinFlow]:
+    """The transfers of a chunk that are kept: those of labelled wallets, mints and burns, and large ones."""
+    records: list[StablecoinFlow] = []
     threshold = Decimal(str(knobs.flow_minimum_amount))
-    entities_of = {block.number: labels.entities_at(block.time) for block in blocks.values()}
+    entities_of = {block.number: labels.entities_at(block.time) for block in chunk.blocks.values()}
     for transfer in chunk.transfers:
         block, entities = chunk.blocks[transfer.block_number], entities_of[transfer.block_number]
         touched = {transfer.from_address, transfer.to_address}
         if transfer.amount < threshold and ZERO_ADDRESS not in touched and not touched & entities.keys():
             continue
-        reading.records.append(_record(transfer, block, entities, labels.version, chunk.received_at, venue))
+        records.append(_record(transfer, block, entities, labels.version, chunk.received_at, venue))
+    return records
 
 
 def _record(

@@ -9,7 +9,7 @@ address and unknown, so the same cadence holds. Errors come in three shapes; an 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from liq_pipeline.settings import Settings
@@ -24,11 +24,14 @@ from liq_pipeline.sources.http import (
 from liq_pipeline.sources.limits import Limit
 from liq_pipeline.sources.live.base import (
     Feed,
+    History,
     Instrument,
     InstrumentList,
     Reading,
     Source,
+    number,
     number_or_none,
+    time_of_ms,
     time_of_seconds,
 )
 
@@ -125,6 +128,29 @@ def _prices(payload: Any, reading: Reading) -> None:
     reading.each(list(payload.items()), row)
 
 
+def _range_request(coin: Instrument, start: datetime, end: datetime) -> Request:
+    # Seconds here, although the answer is in milliseconds; 2 to 90 days give a value an hour.
+    times = {"from": int(start.timestamp()), "to": int(end.timestamp())}
+    return Request(f"/coins/{coin.native}/market_chart/range", {"vs_currency": "usd", **times}, costs=COST)
+
+
+def _range(payload: Any, reading: Reading) -> None:
+    caps, volumes = dict(payload["market_caps"]), dict(payload["total_volumes"])
+
+    def row(point: Any) -> None:
+        stamp, price = point
+        if price is not None:
+            reading.price(
+                reading.asked,
+                number(price),
+                time_of_ms(stamp),
+                volume_24h_usd=number_or_none(volumes.get(stamp)),
+                market_cap_usd=number_or_none(caps.get(stamp)) or None,
+            )
+
+    reading.each(payload["prices"], row)
+
+
 def price_request(coins: Iterable[Instrument]) -> Request:
     """All coins in one call."""
     return Request(
@@ -171,6 +197,20 @@ SOURCE = Source(
             "coingecko",
             lambda instruments, _now: price_request(instruments),
             _parse_prices,
+        ),
+    ),
+    histories=(
+        History(
+            name="market_chart",
+            topic="prices",
+            request=_range_request,
+            parse=_range,
+            page=timedelta(days=30),
+            # The demo plan's reach; further back is refused.
+            reaches_back=timedelta(days=365),
+            # A range is cached for half an hour.
+            declared_delay=timedelta(minutes=30),
+            step=timedelta(hours=1),
         ),
     ),
 )

@@ -1,0 +1,65 @@
+"""Which sources of history there are, by name, and opening one.
+
+Belongs here: the list. Does not: any source.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from liq_pipeline.errors import LiqError
+from liq_pipeline.settings import Settings
+from liq_pipeline.sources import registry
+from liq_pipeline.sources.archives import binance
+from liq_pipeline.sources.archives.chain import ChainHistory
+from liq_pipeline.sources.archives.files import ArchiveFiles
+from liq_pipeline.sources.archives.pieces import HistorySource
+from liq_pipeline.sources.archives.venue import VenueHistory
+from liq_pipeline.sources.limits import Budgets
+
+CHAIN_SOURCES = ("ethereum_rpc", "etherscan")
+ADMIT_SECONDS = 600.0
+
+
+def names() -> tuple[str, ...]:
+    """What `liq backfill --source` may name."""
+    return (binance.NAME, *(name for name, source in registry.SOURCES.items() if source.histories), *CHAIN_SOURCES)
+
+
+@contextmanager
+def open_source(name: str, settings: Settings, database_url: str) -> Iterator[HistorySource]:
+    """The source of that name, ready to read. Raises LiqError if there is none or its key is missing."""
+    if name == binance.NAME:
+        budgets, lock = Budgets(database_url, {binance.REQUESTS.scope: binance.REQUESTS}), threading.Lock()
+
+        def acquire() -> None:
+            with lock:
+                budgets.acquire({binance.REQUESTS.scope: 1}, timeout_seconds=ADMIT_SECONDS)
+
+        files = ArchiveFiles(name, settings.sources.urls.get(name) or binance.URL, acquire=acquire)
+        try:
+            yield binance.BinanceArchive(files)
+        finally:
+            files.close()
+            budgets.close()
+        return
+    if name in CHAIN_SOURCES:
+        if registry.flow_source(settings) != name:
+            needed = "LIQ_ETHEREUM_RPC_URL" if name == "ethereum_rpc" else "ETHERSCAN_API_KEY (and no node)"
+            raise LiqError(f"{name} needs {needed} to be set")
+        chain = ChainHistory(settings, database_url)
+        try:
+            yield chain
+        finally:
+            chain.close()
+        return
+    source = registry.SOURCES.get(name)
+    if source is None or not source.histories:
+        raise LiqError(f"there is no history from {name!r}; there is from {', '.join(names())}")
+    venue = VenueHistory(source, settings, database_url)
+    try:
+        yield venue
+    finally:
+        venue.close()
