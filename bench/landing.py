@@ -3,37 +3,46 @@
 Belongs here: measuring. Does not: anything that the product needs.
 
 One run, one machine, broker and database beside it, each with the settings that `liq up` gives them (fsync on). The
-records are one third each of prices, open interest and funding rates, for 40 symbols on 5 venues.
+records are one third each of prices, open interest and funding rates, for 40 symbols on 5 venues. The figures of one
+table come from rounds that take turns, and are medians: what else the machine does meanwhile hits all of them.
 
 * landing: Lander.land_to_end, from a cold consumer to the last commit.
 * row by row: the obvious processor: poll, decode, insert, store the offset, commit, one message at a time.
 * consume and decode: the same poll and decode, no database.
 * COPY and upsert: the same decoded rows from memory into the same tables, batches as landing makes them.
 * raw COPY: the same rows by COPY into a table without keys.
+
+Then `liq land` itself: a steady load with the delay from Kafka's acknowledgement to the commit that holds the row, one
+to three processes that land one partition each, and its memory over a backlog.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
+from kafka import KafkaProducer
 from psycopg import sql
 
 from liq_pipeline.bus.admin import ensure_topics
-from liq_pipeline.bus.codec import decode
+from liq_pipeline.bus.codec import decode, encode
 from liq_pipeline.bus.producer import RecordProducer
 from liq_pipeline.bus.reader import TopicReader
+from liq_pipeline.bus.topics import key_of, wire_name
 from liq_pipeline.domain.records import FundingRate, OpenInterest, Price, Record
 from liq_pipeline.runtime.kafka import EmbeddedKafka
 from liq_pipeline.runtime.postgres import EmbeddedPostgres
@@ -115,8 +124,8 @@ def read_all(bootstrap_servers: str, prefix: str, number: int) -> Iterator[tuple
         while seen < number:
             for (topic, partition), messages in reader.poll(MAX_RECORDS, 5.0).items():
                 seen += len(messages)
+                appended = datetime.now(UTC)
                 for message in messages:
-                    appended = datetime.fromtimestamp(message.timestamp / 1000, UTC)
                     record = decode(topic, message.value, message.headers, appended)
                     table = TABLES[type(record)]  # type: ignore[index]
                     yield table, table.build(record, topic, 1, partition, message.offset)
@@ -210,93 +219,154 @@ def _copy(conn: psycopg.Connection[Any], name: sql.Identifier, table: LandingTab
             copy.write_row(row)
 
 
-# -- sustained load and workers ------------------------------------------------------------------------------------
+# -- liq land ------------------------------------------------------------------------------------------------------
 
 
-def sustained(database_url: str, bootstrap_servers: str, prefix: str, rate: int, seconds: int) -> list[float]:
-    """Seconds from sending a record to the commit of its row, for every record, at `rate` records per second."""
-    ensure_topics(bootstrap_servers, prefix)
-    stop = threading.Event()
-    process = multiprocessing.get_context("spawn").Process(
-        target=_send_at_rate, args=(bootstrap_servers, prefix, rate, seconds), daemon=True
-    )
-    delays: list[float] = []
-    with Lander(database_url, bootstrap_servers, prefix) as lander:
-        lander.land_batch()
-        worker = threading.Thread(target=lander.run, args=(stop,))
-        worker.start()
-        process.start()
-        process.join()
-        time.sleep(2)
-        stop.set()
-        worker.join()
+@contextmanager
+def liq_land(home: Path, database_url: str, kafka: str, prefix: str, *options: str) -> Iterator[psutil.Process]:
+    """The command, in a process of its own, stopped at the end as Ctrl-C would."""
+    environment = {
+        **os.environ,
+        "LIQ_HOME": str(home),
+        "LIQ_DATABASE_URL": database_url,
+        "LIQ_KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "LIQ_KAFKA_TOPIC_PREFIX": prefix,
+    }
+    process = subprocess.Popen([sys.executable, "-m", "liq_pipeline.cli", "land", *options], env=environment)
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def landed_in(database_url: str, seconds: float, number: int) -> None:
+    """Wait until so many messages are landed."""
+    deadline = time.monotonic() + seconds
     with connect(database_url) as conn:
-        # received_at is stamped by the sender right before it sends: later than no acknowledgement.
-        delays = [
-            row[0] for row in conn.execute("SELECT extract(epoch FROM landed_at - received_at)::float8 FROM prices")
-        ]
-    if len(delays) != rate * seconds:
-        raise RuntimeError(f"{rate * seconds} records were sent and {len(delays)} landed")
-    return delays
+        conn.autocommit = True
+        while True:
+            ((landed,),) = conn.execute("SELECT coalesce(sum(landed_total), 0) FROM consumer_offsets").fetchall()
+            if landed >= number:
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{landed} of {number} records were landed after {seconds:g} s")
+            time.sleep(0.1)
 
 
-def _send_at_rate(bootstrap_servers: str, prefix: str, rate: int, seconds: int) -> None:
-    with RecordProducer(bootstrap_servers, prefix) as producer:
-        start = time.perf_counter()
-        for index in range(rate * seconds):
-            due = start + index / rate
-            while time.perf_counter() < due:
-                time.sleep(0.001)
-            now = datetime.now(UTC)
-            producer.send(
-                Price(
-                    schema_version=1,
-                    event_time=now,
-                    received_at=now,
-                    origin="live",
-                    world="real",
-                    venue=VENUES[index % 5],
-                    symbol=f"{SYMBOLS[index % 40]}X{index % 97}",
-                    price_usd=100.0 + index,
-                )
-            )
+Acknowledged = dict[tuple[int, int], float]
+"""(partition, offset) -> when the producer was told, in seconds since 1970."""
 
 
-def _land_partitions(database_url: str, bootstrap_servers: str, prefix: str, partitions: list[int]) -> None:
-    with Lander(database_url, bootstrap_servers, prefix, partitions=partitions) as lander:
-        lander.land_to_end(600)
+def send_at_rate(bootstrap_servers: str, prefix: str, rate: int, seconds: int, told: Any) -> None:
+    """Send prices at a steady rate and report when each was acknowledged."""
+    acknowledged: Acknowledged = {}
+    producer = KafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", enable_idempotence=True, linger_ms=5)
+
+    def note(metadata: Any) -> None:
+        acknowledged[(metadata.partition, metadata.offset)] = time.time()
+
+    topic = wire_name("prices", prefix)
+    start = time.perf_counter()
+    for index in range(rate * seconds):
+        while time.perf_counter() < start + index / rate:
+            time.sleep(0.001)
+        now = datetime.now(UTC)
+        record = Price(
+            schema_version=1,
+            event_time=now,
+            received_at=now,
+            origin="live",
+            world="real",
+            venue=VENUES[index % 5],
+            symbol=f"{SYMBOLS[index % 40]}X{index % 97}",
+            price_usd=100.0 + index,
+        )
+        producer.send(topic, value=encode(record), key=key_of(record)).add_callback(note)
+    producer.flush()
+    producer.close()
+    told.send(acknowledged)
 
 
-def with_workers(database_url: str, bootstrap_servers: str, prefix: str, workers: int) -> int:
-    """Land everything with several processes that split the partitions."""
-    shares = [[number for number in range(3) if number % workers == worker] for worker in range(workers)]
+def sustained(home: Path, database_url: str, kafka: str, prefix: str, rate: int, seconds: int) -> list[float]:
+    """Seconds from acknowledgement to commit, for every record, at `rate` records per second through `liq land`."""
+    ensure_topics(kafka, prefix)
     context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=_land_partitions, args=(database_url, bootstrap_servers, prefix, share))
-        for share in shares
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    receiver, sender = context.Pipe(duplex=False)
+    load = context.Process(target=send_at_rate, args=(kafka, prefix, rate, seconds, sender), daemon=True)
+    with liq_land(home, database_url, kafka, prefix):
+        with connect(database_url) as conn:
+            conn.autocommit = True
+            while not conn.execute("SELECT 1 FROM consumer_offsets").fetchall():  # until it stands at its post
+                time.sleep(0.1)
+        load.start()
+        acknowledged: Acknowledged = receiver.recv()
+        load.join()
+        landed_in(database_url, 60, rate * seconds)
     with connect(database_url) as conn:
-        ((landed,),) = conn.execute("SELECT sum(landed_total)::bigint FROM consumer_offsets").fetchall()
-    if not isinstance(landed, int):
-        raise TypeError("nothing was landed")
-    return landed
+        rows = conn.execute(
+            "SELECT kafka_partition, kafka_offset, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8"
+            " FROM prices"
+        ).fetchall()
+    if len(rows) != rate * seconds or {(p, o) for p, o, _ in rows} != acknowledged.keys():
+        raise RuntimeError(f"{len(acknowledged)} records were acknowledged and {len(rows)} landed")
+    return [committed - acknowledged[partition, offset] for partition, offset, committed in rows]
+
+
+def with_workers(home: Path, database_url: str, kafka: str, prefix: str, workers: int) -> float:
+    """Records per second of so many `liq land`, each with one partition of every topic, from first to last commit."""
+    with connect(database_url) as conn, TopicReader(kafka, prefix, partitions=range(workers)) as reader:
+        number = sum(bounds.end for bounds in reader.bounds().values())
+        opened = [liq_land(home, database_url, kafka, prefix, "--partitions", str(share)) for share in range(workers)]
+        for worker in opened:
+            worker.__enter__()
+        try:
+            landed_in(database_url, 300, number)
+        finally:
+            for worker in opened:
+                worker.__exit__(None, None, None)
+        commits: dict[float, int] = {}
+        for table in ("prices", "open_interest", "funding_rates"):
+            for committed, count in conn.execute(
+                f"SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8, count(*) FROM {table}"  # noqa: S608
+                " GROUP BY 1"
+            ):
+                commits[committed] = commits.get(committed, 0) + count
+    # What the first commit of each worker brought had been read before the clock began to run.
+    times = sorted(commits)
+    since = times[workers - 1]
+    return sum(count for committed, count in commits.items() if committed > since) / (times[-1] - since)
+
+
+def memory_over_backlog(home: Path, database_url: str, kafka: str, prefix: str, number: int) -> tuple[float, float]:
+    """Largest resident memory of `liq land` in MB while it lands what waits for it, and what it had at its start."""
+    with liq_land(home, database_url, kafka, prefix) as process, connect(database_url) as conn:
+        conn.autocommit = True
+        first, largest = 0.0, 0.0
+        while True:
+            ((landed,),) = conn.execute("SELECT coalesce(sum(landed_total), 0) FROM consumer_offsets").fetchall()
+            resident = process.memory_info().rss / 1e6
+            first = first or (resident if landed else 0.0)
+            largest = max(largest, resident)
+            if landed >= number:
+                return largest, first
+            time.sleep(0.05)
 
 
 def main(arguments: list[str]) -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(prog="bench landing", description=__doc__)
-    parser.add_argument("--records", type=int, default=150_000)
-    parser.add_argument("--row-by-row-records", type=int, default=5_000)
+    parser.add_argument("--records", type=int, default=300_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--row-by-row-records", type=int, default=3_000)
     parser.add_argument("--rate", type=int, default=2_000)
-    parser.add_argument("--seconds", type=int, default=20)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--backlog", type=int, default=0, help="records for the memory measurement; --records if 0")
     parser.add_argument("--short", action="store_true", help="the first table only")
-    options = parser.parse_args(arguments)
+    options, _ = parser.parse_known_args(arguments)
     number: int = options.records
-    with servers() as (postgres, kafka):
+    with tempfile.TemporaryDirectory(prefix="liq-bench-") as folder, servers() as (postgres, kafka):
+        home = Path(folder)
 
         def database(name: str) -> str:
             url: str = postgres.ensure_database(name)
@@ -308,31 +378,43 @@ def main(arguments: list[str]) -> None:
         memory: dict[LandingTable, list[Row]] = {}
 
         def decode_all() -> int:
+            memory.clear()
             for table, row in read_all(kafka, PREFIX, number):
                 memory.setdefault(table, []).append(row)
             return number
 
-        decoding = timed(decode_all)
-        landing = timed(lambda: land(database("landing"), kafka, PREFIX))
-        upserting = timed(lambda: copy_and_upsert(database("memory"), memory))
-        copying = timed(lambda: raw_copy(database("raw"), memory))
-        one_by_one = timed(lambda: land_row_by_row(database("rows"), kafka, PREFIX, options.row_by_row_records))
-        print("\nKafka to committed rows, records per second")
-        for name, figure in (
-            ("landing", landing),
-            ("row by row", one_by_one),
-            ("consume and decode only", decoding),
-            ("COPY and upsert from memory", upserting),
-            ("raw COPY", copying),
-        ):
-            print(f"  {name:<28} {figure:>10,.0f}   landing is {landing / figure:>6.2f} x")
+        figures: dict[str, list[float]] = {}
+        for turn in range(options.rounds):
+
+            def measure(name: str, work: Callable[[str], int], turn: int = turn) -> None:
+                url = database(f"{name.partition(' ')[0].lower()}_{turn}")
+                figures.setdefault(name, []).append(timed(lambda: work(url)))
+
+            measure("consume and decode only", lambda _: decode_all())
+            measure("landing", lambda url: land(url, kafka, PREFIX))
+            measure("COPY and upsert from memory", lambda url: copy_and_upsert(url, memory))
+            measure("raw COPY", lambda url: raw_copy(url, memory))
+            measure("row by row", lambda url: land_row_by_row(url, kafka, PREFIX, options.row_by_row_records))
+        memory.clear()
+        print(f"\nKafka to committed rows, records per second: medians of {options.rounds} rounds")
+        landing = figures["landing"]
+        for name, found in figures.items():
+            ratio = statistics.median(mine / other for mine, other in zip(landing, found, strict=True))
+            print(f"  {name:<28} {statistics.median(found):>10,.0f}   landing is {ratio:>6.2f} x", flush=True)
         if options.short:
             return
-        delays = sustained(database("sustained"), kafka, "sustained.", options.rate, options.seconds)
+        delays = sustained(home, database("sustained"), kafka, "sustained.", options.rate, options.seconds)
         p50, p95, p99 = (statistics.quantiles(delays, n=100)[place - 1] for place in (50, 95, 99))
-        print(f"\nat {options.rate:,} records/s for {options.seconds} s: from sending to commit")
-        print(f"  p50 {p50:.3f} s   p95 {p95:.3f} s   p99 {p99:.3f} s   largest {max(delays):.3f} s")
-        print("\nworkers that split the three partitions, records per second (with their start-up)")
+        print(f"\nliq land at {options.rate:,} records/s for {options.seconds} s: from acknowledgement to commit")
+        print(f"  p50 {p50:.3f} s   p95 {p95:.3f} s   p99 {p99:.3f} s   largest {max(delays):.3f} s", flush=True)
+        print("\none partition of every topic for each liq land, records per second from first to last commit")
         for workers in (1, 2, 3):
-            url = database(f"workers_{workers}")
-            print(f"  {workers}: {timed(partial(with_workers, url, kafka, PREFIX, workers)):>10,.0f}", flush=True)
+            rate = with_workers(home, database(f"workers_{workers}"), kafka, PREFIX, workers)
+            print(f"  {workers}: {rate:>10,.0f}", flush=True)
+        prefix = PREFIX
+        if options.backlog:
+            prefix, number = "backlog.", options.backlog
+            publish(kafka, prefix, number)
+        largest, first = memory_over_backlog(home, database("backlog"), kafka, prefix, number)
+        print(f"\nmemory of liq land over a backlog of {number:,} records")
+        print(f"  {first:,.0f} MB after the first batch, {largest:,.0f} MB at most")

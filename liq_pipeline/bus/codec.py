@@ -77,17 +77,20 @@ def decode(topic: str, value: bytes | None, headers: Headers, appended_at: datet
     # Not UTF-8 shows only where a field is read as text; absurdly deep nesting ends in a RecursionError.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError("not_json", f"the value is not JSON: {error}") from error
-    if (
-        appended_at is not None
-        and isinstance(message, Record)
-        and message.origin in ("live", "archive")
-        and message.event_time > appended_at + FUTURE_TOLERANCE
-    ):
+    if appended_at is not None:
+        _refuse_future(message, appended_at)
+    return message
+
+
+def _refuse_future(message: Record | Watermark, appended_at: datetime) -> None:
+    """Raise DecodeError for an event of the real world that lies after its own arrival in Kafka."""
+    if isinstance(message, Watermark) or message.event_time <= appended_at:
+        return
+    if message.origin in ("live", "archive") and message.event_time > appended_at + FUTURE_TOLERANCE:
         raise DecodeError(
             "future_event",
             f"event_time {message.event_time.isoformat()} lies after its arrival in Kafka at {appended_at.isoformat()}",
         )
-    return message
 
 
 def _decoder_for(topic: str, headers: Headers) -> msgspec.json.Decoder[Any]:

@@ -17,16 +17,24 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import CorruptRecordError, KafkaError, LogTruncationError, OffsetOutOfRangeError
 
 from liq_pipeline.bus.topics import IN_TOPICS, wire_name
+from liq_pipeline.bus.unpack import LeanRecords
 from liq_pipeline.errors import LiqError
 
 REQUEST_TIMEOUT_SECONDS: Final = 30.0
 # What one fetch may bring. A message is at most 1 MiB (the broker's default), so memory stays within a few of these.
 _FETCH_MAX_BYTES: Final = 16 * 1024 * 1024
 _PARTITION_FETCH_MAX_BYTES: Final = 2 * 1024 * 1024
+POLL_MAX_BYTES: Final = 16 * 1024 * 1024
+"""Of values that one poll() hands out: 10,000 messages of 1 MiB, or a batch that unpacks to a hundred times its size,
+must not become one transaction. The message that passes the bound is still in."""
 
 
 class ReadError(LiqError):
     """Kafka cannot be read; one sentence says why and what to do."""
+
+
+class KafkaAwayError(ReadError):
+    """Kafka does not answer now; waiting may mend it."""
 
 
 class OffsetsGoneError(Exception):
@@ -76,23 +84,47 @@ class TopicReader:
         """Connect and assign; reading starts after seek(). Raises ReadError if Kafka or a topic is not there."""
         self.bootstrap_servers = bootstrap_servers
         self._timeout_ms = int(timeout_seconds * 1000)
+        self._client_id = client_id
+        self._admin: KafkaAdminClient | None = None
         names = {wire_name(topic, topic_prefix): topic for topic in topics}
         wanted = None if partitions is None else frozenset(partitions)
-        self.cluster_id, self.topic_ids, counts = self._describe(names)
+        self._kept: dict[Partition, list[Any]] = {}
+        try:
+            self.cluster_id, self.topic_ids, counts = self._describe(names)
+        except ReadError:
+            self._close_admin()
+            raise
         self.partitions = [
             Partition(topic, number)
             for topic, count in counts.items()
             for number in range(count)
             if wanted is None or number in wanted
         ]
+        missing = sorted((wanted or frozenset()) - {partition.partition for partition in self.partitions})
+        if missing:
+            self._close_admin()
+            raise ReadError(
+                f"the topics on Kafka at {bootstrap_servers} have no partition {', '.join(map(str, missing))}: the "
+                f"last is {max(counts.values()) - 1}"
+            )
         self._wire = {
             Partition(topic, number): TopicPartition(name, number)
             for name, topic in names.items()
             for number in range(counts[topic])
         }
         self._topic_of_wire = names
-        self._client_id = client_id
         self._consumer = self._open()
+
+    def is_unchanged(self) -> bool:
+        """Whether cluster and topics are still those that this reader began with. True while Kafka does not answer.
+
+        Raises ReadError if a topic is gone.
+        """
+        try:
+            cluster_id, topic_ids, _ = self._describe(self._topic_of_wire)
+        except KafkaAwayError:
+            return True
+        return (cluster_id, topic_ids) == (self.cluster_id, self.topic_ids)
 
     def _open(self) -> KafkaConsumer:
         try:
@@ -111,27 +143,26 @@ class TopicReader:
                 request_timeout_ms=self._timeout_ms,
                 bootstrap_timeout_ms=self._timeout_ms,
             )
+            consumer._fetcher.PartitionRecords = LeanRecords
             consumer.assign([self._wire[partition] for partition in self.partitions])
         except KafkaError as error:
-            raise ReadError(f"Kafka at {self.bootstrap_servers} does not answer: {error}") from error
+            raise KafkaAwayError(f"Kafka at {self.bootstrap_servers} does not answer: {error}") from error
         return consumer
 
     def _describe(self, names: Mapping[str, str]) -> tuple[str, dict[str, str], dict[str, int]]:
         """Cluster id, topic ids and partition counts by the contract's topic names."""
         try:
-            admin = KafkaAdminClient(
-                bootstrap_servers=self.bootstrap_servers,
-                client_id="liq-reader-metadata",
-                bootstrap_timeout_ms=self._timeout_ms,
-                request_timeout_ms=self._timeout_ms,
-            )
-            try:
-                cluster_id = admin.describe_cluster()["cluster_id"]
-                described = admin.describe_topics(list(names))
-            finally:
-                admin.close()
+            if self._admin is None:
+                self._admin = KafkaAdminClient(
+                    bootstrap_servers=self.bootstrap_servers,
+                    client_id=f"{self._client_id}-metadata",
+                    bootstrap_timeout_ms=self._timeout_ms,
+                    request_timeout_ms=self._timeout_ms,
+                )
+            cluster_id = self._admin.describe_cluster()["cluster_id"]
+            described = self._admin.describe_topics(list(names))
         except KafkaError as error:
-            raise ReadError(f"Kafka at {self.bootstrap_servers} does not answer: {error}") from error
+            raise KafkaAwayError(f"Kafka at {self.bootstrap_servers} does not answer: {error}") from error
         missing = sorted(topic["name"] for topic in described if topic["error_code"] or not topic["partitions"])
         if missing:
             raise ReadError(f"Kafka at {self.bootstrap_servers} has no topic {', '.join(missing)}: run liq topics")
@@ -146,25 +177,37 @@ class TopicReader:
             begin = self._consumer.beginning_offsets(wires, timeout_ms=self._timeout_ms)
             end = self._consumer.end_offsets(wires, timeout_ms=self._timeout_ms)
         except KafkaError as error:
-            raise ReadError(f"Kafka at {self.bootstrap_servers} does not tell its offsets: {error}") from error
+            raise KafkaAwayError(f"Kafka at {self.bootstrap_servers} does not tell its offsets: {error}") from error
         return {p: Bounds(begin[self._wire[p]], end[self._wire[p]]) for p in self.partitions}
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         """Read on from these offsets; what was fetched ahead is dropped."""
+        self._kept.clear()
         for partition, offset in offsets.items():
             self._consumer.seek(self._wire[partition], offset)
 
     def position(self, partition: Partition) -> int:
         """The offset that poll() will bring next."""
+        if partition in self._kept:
+            return int(self._kept[partition][0].offset)
         return int(self._consumer.position(self._wire[partition], timeout_ms=self._timeout_ms))
 
     def poll(self, max_records: int, timeout_seconds: float) -> dict[Partition, list[Any]]:
-        """Up to max_records messages in offset order per partition; empty if none came in time.
+        """Up to max_records messages and about POLL_MAX_BYTES, in offset order per partition; empty if none in time.
 
-        The messages are kafka-python's ConsumerRecords, not copied into Message: at landing speed the copy shows.
+        Messages are unpack.Message; kafka-python's ConsumerRecord, which has the same fields, from brokers that
+        still keep formats older than 2.
         Raises OffsetsGoneError if a position fell out of its log, UnreadableError if a batch cannot be taken apart,
         ReadError if Kafka cannot be read.
         """
+        if not self._kept:
+            self._kept = self._fetched(max_records, timeout_seconds)
+        if sum(len(record.value or b"") for records in self._kept.values() for record in records) <= POLL_MAX_BYTES:
+            everything, self._kept = self._kept, {}
+            return everything
+        return self._take()
+
+    def _fetched(self, max_records: int, timeout_seconds: float) -> dict[Partition, list[Any]]:
         try:
             polled = self._consumer.poll(timeout_ms=int(timeout_seconds * 1000), max_records=max_records)
         except (OffsetOutOfRangeError, LogTruncationError) as error:
@@ -173,12 +216,29 @@ class TopicReader:
             self._reopen()
             raise UnreadableError(str(error)) from error
         except KafkaError as error:
-            raise ReadError(f"Kafka at {self.bootstrap_servers} cannot be read: {error}") from error
+            raise KafkaAwayError(f"Kafka at {self.bootstrap_servers} cannot be read: {error}") from error
         return {
             Partition(self._topic_of_wire[wire.topic], wire.partition): records
             for wire, records in polled.items()
             if records
         }
+
+    def _take(self) -> dict[Partition, list[Any]]:
+        """The first POLL_MAX_BYTES of what was fetched; the rest is kept for the next poll()."""
+        taken: dict[Partition, list[Any]] = {}
+        room = POLL_MAX_BYTES
+        for partition, records in list(self._kept.items()):
+            number = 0
+            while number < len(records) and room > 0:
+                room -= len(records[number].value or b"")
+                number += 1
+            if number:
+                taken[partition] = records[:number]
+            if number < len(records):
+                self._kept[partition] = records[number:]
+                break
+            del self._kept[partition]
+        return taken
 
     def _reopen(self) -> None:
         """A consumer that met a broken batch is of no use any more: kafka-python 3.0.12 then spins in poll()."""
@@ -191,6 +251,7 @@ class TopicReader:
         A batch of messages is decoded in order, so behind a broken message the rest of its batch is out of reach too;
         the next batch is not. Offsets are tried one by one: only that finds the first readable one for certain.
         """
+        self._kept.clear()
         found = []
         for partition, (_, end) in self.bounds().items():
             start = offset = positions[partition]
@@ -213,12 +274,18 @@ class TopicReader:
             self._reopen()
             return str(error)
         except KafkaError as error:
-            raise ReadError(f"Kafka at {self.bootstrap_servers} cannot be read: {error}") from error
+            raise KafkaAwayError(f"Kafka at {self.bootstrap_servers} cannot be read: {error}") from error
         return None
 
     def close(self) -> None:
         """Disconnect."""
         self._consumer.close(autocommit=False)
+        self._close_admin()
+
+    def _close_admin(self) -> None:
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
 
     def __enter__(self) -> Self:
         return self

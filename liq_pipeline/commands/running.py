@@ -10,7 +10,14 @@ from typing import Annotated
 
 import typer
 
-from liq_pipeline.commands.shared import endpoints_in_force, out, playing_speed, settings_in_force, stop_event
+from liq_pipeline.commands.shared import (
+    endpoints_in_force,
+    out,
+    partition_numbers,
+    playing_speed,
+    settings_in_force,
+    stop_event,
+)
 from liq_pipeline.errors import LiqError
 
 
@@ -71,14 +78,22 @@ def collect() -> None:
     run_collect(settings_in_force(), stop_event())
 
 
-def land() -> None:
+def land(
+    partitions: Annotated[
+        str | None,
+        typer.Option(help="Partition numbers of every topic, e.g. 0,1; all otherwise. Workers may split them."),
+    ] = None,
+) -> None:
     """A resident landing worker, for volumes beyond what the ticks land."""
     from liq_pipeline.store.landing import Lander
 
     settings = settings_in_force()
     endpoints = endpoints_in_force(settings)
     with Lander(
-        endpoints.database_url, endpoints.kafka_bootstrap_servers, topic_prefix=settings.kafka_topic_prefix
+        endpoints.database_url,
+        endpoints.kafka_bootstrap_servers,
+        topic_prefix=settings.kafka_topic_prefix,
+        partitions=None if partitions is None else partition_numbers(partitions),
     ) as lander:
         lander.run(stop_event())
 

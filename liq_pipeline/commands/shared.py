@@ -57,6 +57,14 @@ def instant(text: str, option: str) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def partition_numbers(text: str) -> list[int]:
+    """Kafka partition numbers, e.g. 0,1."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise LiqError(f"--partitions must be numbers such as 0,1, not {text!r}.")
+    return [int(part) for part in parts]
+
+
 def playing_speed(text: str) -> float | None:
     """Playing speed: None is as fast as it lands."""
     if text == "max":

@@ -1,0 +1,122 @@
+"""Our reading of Kafka's bytes beside the client library's: the same messages, and the same refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kafka import TopicPartition
+from kafka.consumer.fetcher import Fetcher, IsolationLevel
+from kafka.errors import CorruptRecordError
+from kafka.record import MemoryRecords, MemoryRecordsBuilder
+from kafka.record.default_records import DefaultRecordBatch
+from kafka.record.util import calc_crc32c
+
+from liq_pipeline.bus.unpack import LeanRecords
+
+PLACE = TopicPartition("prices", 2)
+NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
+bodies = st.none() | st.binary(max_size=200)
+messages = st.lists(
+    st.tuples(st.integers(0, 2**42), bodies, bodies, st.lists(st.tuples(st.text(max_size=5), bodies), max_size=3)),
+    min_size=1,
+    max_size=20,
+)
+
+
+def batch_of(content: list[Any], compression: int, magic: int = 2, base: int = 0, **transaction: Any) -> bytes:
+    builder = MemoryRecordsBuilder(magic, compression, 1 << 20, **transaction)
+    for timestamp, key, value, headers in content:
+        builder.append(timestamp, key, value, headers if magic == 2 else [])
+    builder.close()
+    data = bytearray(builder.buffer())
+    data[:8] = base.to_bytes(8, "big")  # as the broker does
+    return bytes(data)
+
+
+def with_append_time(data: bytes) -> bytes:
+    """As a broker stores it under LogAppendTime: the flag set, the checksum made anew."""
+    changed = bytearray(data)
+    changed[DefaultRecordBatch.ATTRIBUTES_OFFSET + 1] |= DefaultRecordBatch.TIMESTAMP_TYPE_MASK
+    return with_checksum(changed)
+
+
+def with_checksum(changed: bytearray) -> bytes:
+    start = DefaultRecordBatch.ATTRIBUTES_OFFSET
+    changed[start - 4 : start] = calc_crc32c(memoryview(changed)[start:]).to_bytes(4, "big")
+    return bytes(changed)
+
+
+def read(kind: type[Any], data: bytes, aborted: Any = None, fetch_offset: int = 0) -> tuple[list[Any], Any, bool]:
+    """The messages, the offset to read on from, and whether the bytes were refused in the end."""
+    records = kind(
+        fetch_offset,
+        PLACE,
+        MemoryRecords(data),
+        isolation_level=IsolationLevel.READ_COMMITTED,
+        aborted_transactions=aborted,
+    )
+    found: list[Any] = []
+    refused = False
+    try:
+        while records:
+            got = records.take(3)
+            found += [(m.partition, m.offset, m.timestamp, m.key, m.value, list(m.headers)) for m in got]
+            if not got and records.record_iterator is None:
+                break
+            if not got:
+                break
+    except CorruptRecordError:
+        refused = True
+    return found, records.next_fetch_offset, refused
+
+
+@pytest.mark.parametrize("compression", [NONE, GZIP, SNAPPY, LZ4, ZSTD])
+@settings(max_examples=40, deadline=None)
+@given(messages, messages, st.booleans(), st.integers(0, 25))
+def test_the_messages_are_those_that_the_library_finds(
+    compression: int, one: list[Any], two: list[Any], by_broker: bool, start: int
+) -> None:
+    first, second = batch_of(one, compression), batch_of(two, NONE, base=len(one))
+    data = (with_append_time(first) if by_broker else first) + second
+    ours, theirs = read(LeanRecords, data, fetch_offset=start), read(Fetcher.PartitionRecords, data, fetch_offset=start)
+    assert ours == theirs
+    assert [value for _, _, _, _, value, _ in ours[0]] == [m[2] for m in [*one, *two]][start:]
+
+
+@settings(max_examples=200, deadline=None)
+@given(messages, st.integers(0, 10_000), st.integers(0, 255))
+def test_broken_bytes_are_refused_where_the_library_refuses_them(content: list[Any], place: int, byte: int) -> None:
+    broken = bytearray(batch_of(content, NONE))
+    start = DefaultRecordBatch.HEADER_STRUCT.size
+    broken[start + place % (len(broken) - start)] = byte
+    data = with_checksum(broken)  # what a wrong program wrote, not what a wire garbled
+    assert read(LeanRecords, data) == read(Fetcher.PartitionRecords, data)
+
+
+def test_a_wrong_checksum_is_refused() -> None:
+    data = bytearray(batch_of([(1, b"k", b"value", [])], NONE))
+    data[-3] ^= 1
+    assert read(LeanRecords, bytes(data)) == read(Fetcher.PartitionRecords, bytes(data)) == ([], 0, True)
+
+
+@pytest.mark.parametrize("magic", [0, 1])
+def test_messages_of_an_older_format_are_read_by_the_library(magic: int) -> None:
+    data = batch_of([(5, b"k", b"old", [])], NONE, magic=magic) + batch_of([(6, b"k", b"new", [])], NONE, base=1)
+    found, next_offset, refused = read(LeanRecords, data)
+    assert [message[4] for message in found] == [b"old", b"new"]
+    assert (next_offset, refused) == (2, False)
+
+
+def test_what_a_given_up_transaction_wrote_is_passed_over() -> None:
+    class Aborted:
+        producer_id, first_offset = 7, 1
+
+    transactional = {"transactional": True, "producer_id": 7, "producer_epoch": 0, "base_sequence": 0}
+    content = [(1, b"k", b"value", [])]
+    data = batch_of(content, NONE) + batch_of(content, NONE, base=1, **transactional) + batch_of(content, NONE, base=2)
+    ours = read(LeanRecords, data, aborted=[Aborted()])
+    assert ours == read(Fetcher.PartitionRecords, data, aborted=[Aborted()])
+    assert [message[1] for message in ours[0]] == [0, 2]
