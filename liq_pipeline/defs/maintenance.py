@@ -34,9 +34,11 @@ def prune_dagster(context: OpExecutionContext, services: ResourceParam[Services]
 @op(ins={"after": In(Nothing)})
 def roll_up(context: OpExecutionContext, services: ResourceParam[Services]) -> None:
     """Build the 1 min, 5 min and 1 h roll-ups of the hours that changed; delete fine ones that have had their time."""
+    now = datetime.now(UTC)
+    days = services.settings.retention_days
     with services.connect("dagster roll-ups") as connection:
-        hours = rollups.refresh(connection)
-        pruned = rollups.prune(connection, datetime.now(UTC))
+        hours = rollups.refresh(connection, not_before=None if days is None else now - timedelta(days=days))
+        pruned = rollups.prune(connection, now)
     context.add_output_metadata(
         {**{f"{k}_hours": v for k, v in hours.items()}, "fine_buckets_deleted": sum(pruned.values())}
     )

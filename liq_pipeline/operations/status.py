@@ -58,7 +58,13 @@ class Status:
 
 def collect_status(settings: Settings, endpoints: Endpoints, now: datetime | None = None) -> Status:
     """Ask the database, Kafka and the process table. Never raises for a server that is away: that is a finding."""
-    moment = now or datetime.now(UTC)
+    status = read_store(settings, endpoints, now or datetime.now(UTC))
+    _read_kafka(settings, endpoints, status)
+    return status
+
+
+def read_store(settings: Settings, endpoints: Endpoints, moment: datetime) -> Status:
+    """The part of it that the database tells; `kafka` and `lag` are not asked."""
     status = Status(mode=endpoints.mode, mode_reason=endpoints.mode_reason, world=endpoints.world)
     status.kafka = {"bootstrap_servers": endpoints.kafka_bootstrap_servers, "reachable": False}
     status.dagster = {"url": endpoints.dagster_url}
@@ -70,7 +76,6 @@ def collect_status(settings: Settings, endpoints: Endpoints, now: datetime | Non
             connection.rollback()
     except psycopg.Error as error:
         status.problem(f"The database cannot be used: {' '.join(str(error).split())}", down=True)
-    _read_kafka(settings, endpoints, status)
     return status
 
 
@@ -119,7 +124,8 @@ def _read_database(connection: psycopg.Connection[Any], settings: Settings, stat
             (world["world"],),
         )
         alerts = cursor.fetchone() or {}
-        cursor.execute("SELECT state, count(*) AS n FROM outbox GROUP BY state")
+        # Of what is done only the newest day is kept: a count of it says nothing.
+        cursor.execute("SELECT state, count(*) AS n FROM outbox WHERE state <> 'done' GROUP BY state")
         status.alerts = {**alerts, "outbox": {row["state"]: row["n"] for row in cursor.fetchall()}}
         if status.alerts["outbox"].get("failed"):
             status.problem(
@@ -161,8 +167,9 @@ def _read_ticks(
     step = world["market_step_seconds"]
     wall_clocked = world["kind"] != "recorded"
     cursor.execute(
-        "SELECT max(time) AS last, max(committed_at) AS last_committed_at FROM ticks"
-        " WHERE world = %s AND stream = 'market'",
+        # The newest point is the one committed last: max(committed_at) would read every tick of the world.
+        "SELECT time AS last, committed_at AS last_committed_at FROM ticks"
+        " WHERE world = %s AND stream = 'market' ORDER BY time DESC LIMIT 1",
         (world["world"],),
     )
     last = cursor.fetchone() or {}

@@ -31,7 +31,9 @@ def prune_history(conn: psycopg.Connection[Any], now: datetime, retention_days: 
     deleted = {}
     for table in editions.HYPERTABLES:
         statement = sql.SQL(
-            "DELETE FROM {table} WHERE ctid IN (SELECT ctid FROM {table} WHERE {time} < %(before)s LIMIT %(batch)s)"
+            # A ctid names a row within one chunk of a hypertable only: alone it would delete others' rows.
+            "DELETE FROM {table} WHERE {time} < %(before)s AND (tableoid, ctid) IN"
+            " (SELECT tableoid, ctid FROM {table} WHERE {time} < %(before)s LIMIT %(batch)s)"
         ).format(table=sql.Identifier(table.table), time=sql.Identifier(table.time_column))
         deleted[table.table] = 0
         while True:

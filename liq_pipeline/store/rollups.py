@@ -1,24 +1,28 @@
 """Roll-ups: keeping <table>_1m, _5m and _1h up to date on every edition.
 
-Belongs here: what a bucket holds, finding the buckets that changed, building them anew, and their retention.
-Does not: the tables and views (sql/0006), or when this runs (the maintenance job).
+Belongs here: finding the hours that changed, building them anew, their retention, and the views that join stored
+buckets with those computed from the newest rows. Does not: what a bucket holds (rollup_definitions.py), the tables
+(sql/0006, sql/0007), continuous aggregates (community.py), or when this runs (the maintenance job).
 
 A bucket is never patched: whole hours are deleted and built again from the rows, so late data, corrections, re-orgs
-and new revisions need no cases of their own, and running twice changes nothing.
+and new revisions need no cases of their own, and running twice changes nothing. The newest hour of a world is never
+stored: rollup_frontiers.live_from says from where on the views compute.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 
+from liq_pipeline.store.rollup_definitions import ROLLUPS, STEPS, RollUp
+
 Connection = psycopg.Connection[Any]
 
-STEPS: Final = {"1m": timedelta(minutes=1), "5m": timedelta(minutes=5), "1h": timedelta(hours=1)}
 HOUR: Final = timedelta(hours=1)
 
 LATE_COMMIT_MARGIN: Final = timedelta(minutes=10)
@@ -31,146 +35,18 @@ FINE_RETENTION: Final = timedelta(days=90)
 """Roll-ups under 1 h are for looking closely at recent weeks; they can be built again from the rows at any time."""
 
 
-@dataclass(frozen=True)
-class RollUp:
-    """How the rows of one table become a bucket. keys, values: column of the roll-up -> SQL over the rows."""
+def refresh(conn: Connection, not_before: datetime | None = None) -> dict[str, int]:
+    """Bring every stored roll-up up to date; return the hours built anew by table. Commits as it goes.
 
-    table: str
-    time_column: str
-    stamp_column: str
-    keys: tuple[str, ...]
-    values: dict[str, str]
-    relation: str | None = None
-    """What to read instead of the table itself."""
-    condition: str = "true"
-
-
-def _last(column: str, time_column: str = "event_time") -> str:
-    return f"(array_agg({column} ORDER BY {time_column} DESC))[1]"
-
-
-_SERIES: Final = ("world", "symbol", "venue")
-
-ROLLUPS: Final = (
-    RollUp(
-        "prices",
-        "event_time",
-        "landed_at",
-        _SERIES,
-        {
-            "price_usd_first": "(array_agg(price_usd ORDER BY event_time))[1]",
-            "price_usd_high": "max(price_usd)",
-            "price_usd_low": "min(price_usd)",
-            "price_usd_last": _last("price_usd"),
-            "samples": "count(*)",
-        },
-    ),
-    RollUp(
-        "funding_rates",
-        "event_time",
-        "landed_at",
-        (*_SERIES, "kind"),
-        {
-            "rate_per_8h_high": "max(rate_per_8h)",
-            "rate_per_8h_low": "min(rate_per_8h)",
-            "rate_per_8h_last": _last("rate_per_8h"),
-            "samples": "count(*)",
-        },
-    ),
-    RollUp(
-        "open_interest",
-        "event_time",
-        "landed_at",
-        _SERIES,
-        {
-            "open_interest_base_high": "max(open_interest_base)",
-            "open_interest_base_low": "min(open_interest_base)",
-            "open_interest_base_last": _last("open_interest_base"),
-            "open_interest_usd_last": _last("open_interest_usd"),
-            "samples": "count(*)",
-        },
-    ),
-    RollUp(
-        "long_short_ratio",
-        "event_time",
-        "landed_at",
-        (*_SERIES, "kind", "period_minutes"),
-        {"long_share_last": _last("long_share"), "ratio_last": _last("ratio"), "samples": "count(*)"},
-    ),
-    RollUp(
-        "liquidations",
-        "event_time",
-        "landed_at",
-        (*_SERIES, "liquidated_side"),
-        {
-            "notional_usd": "sum(notional_usd)",
-            "quantity_base": "sum(quantity_base)",
-            "events": "count(*)",
-            "is_sample": "bool_or(is_sample)",
-        },
-    ),
-    RollUp(
-        "stablecoin_flows",
-        "event_time",
-        "landed_at",
-        ("world", "chain", "token", "direction"),
-        {"amount": "sum(amount)", "transfers": "count(*)"},
-        condition="is_canonical",
-    ),
-    RollUp(
-        "liquidation_risk",
-        "time",
-        "created_at",
-        ("world", "symbol"),
-        {
-            "score_max": "max(score)",
-            "score_last": _last("score", "time"),
-            "score_high_max": "max(score_high)",
-            "coverage_min": "min(coverage)",
-            "samples": "count(*)",
-        },
-        relation="liquidation_risk_current",
-    ),
-    RollUp(
-        "stablecoin_pressure",
-        "time",
-        "created_at",
-        ("world",),
-        {
-            "score_max": "max(score)",
-            "score_min": "min(score)",
-            "score_last": _last("score", "time"),
-            "coverage_min": "min(coverage)",
-            "samples": "count(*)",
-        },
-        relation="stablecoin_pressure_current",
-    ),
-    RollUp(
-        "signals",
-        "time",
-        "created_at",
-        ("world", "symbol"),
-        {
-            "risk_max": "max(risk)",
-            "pressure_min": "min(pressure)",
-            "cascade_probability_4h_max": "max(cascade_probability_4h)",
-            "critical_points": "count(*) FILTER (WHERE severity = 'CRITICAL')",
-            "warning_points": "count(*) FILTER (WHERE severity = 'WARNING')",
-            "info_points": "count(*) FILTER (WHERE severity = 'INFO')",
-            "unknown_points": "count(*) FILTER (WHERE severity = 'UNKNOWN')",
-            "samples": "count(*)",
-        },
-        relation="signals_current",
-    ),
-)
-
-
-def refresh(conn: Connection) -> dict[str, int]:
-    """Bring every roll-up up to date; return the hours built anew by table. Commits as it goes.
-
-    Two at once take turns, table by table. Interrupted, it starts over where the last whole table was done.
+    not_before: hours before it are left as they are, because their rows were dropped (LIQ_RETENTION_DAYS): building
+    them from what is left would erase them. Two at once take turns, table by table. Interrupted, it starts over where
+    the last whole table was done. A table whose roll-ups TimescaleDB keeps itself is not touched.
     """
-    return {rollup.table: _refresh(conn, rollup) for rollup in ROLLUPS}
+    kept_elsewhere = continuous_tables(conn)
+    conn.commit()
+    return {
+        rollup.table: _refresh(conn, rollup, not_before) for rollup in ROLLUPS if rollup.table not in kept_elsewhere
+    }
 
 
 def prune(conn: Connection, now: datetime) -> dict[str, int]:
@@ -184,18 +60,66 @@ def prune(conn: Connection, now: datetime) -> dict[str, int]:
     return deleted
 
 
-def _refresh(conn: Connection, rollup: RollUp) -> int:
+def create_views(conn: Connection) -> list[str]:
+    """Make the views <table>_1m, _5m, _1h say what this version means by them; return the names of those made anew.
+
+    Needs the owner; `conn` is in autocommit mode. The comment on each view carries a hash of its definition: one that
+    is in place is left alone, so readers are never locked out for nothing.
+    """
+    made = []
+    continuous = continuous_tables(conn)
+    for rollup in ROLLUPS:
+        if rollup.table in continuous:
+            continue
+        for step in STEPS:
+            view = f"{rollup.table}_{step}"
+            definition = _view_sql(rollup, step).as_string(conn)
+            mark = hashlib.sha256(definition.encode()).hexdigest()[:12]
+            comment = (
+                f"{rollup.table} in buckets of {step}: stored ones, then those of the newest rows. Definition {mark}"
+            )
+            row = conn.execute("SELECT obj_description(to_regclass(%s), 'pg_class')", [view]).fetchone()
+            if row is not None and row[0] == comment:
+                continue
+            with conn.transaction():
+                conn.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(view)))
+                conn.execute(sql.SQL("CREATE VIEW {} AS {}").format(sql.Identifier(view), sql.SQL(definition)))
+                conn.execute(sql.SQL("COMMENT ON VIEW {} IS {}").format(sql.Identifier(view), sql.Literal(comment)))
+            made.append(f"view {view}")
+    return made
+
+
+def continuous_tables(conn: Connection) -> set[str]:
+    """The tables whose roll-ups are TimescaleDB's continuous aggregates in this database."""
+    row = conn.execute("SELECT to_regclass('timescaledb_information.continuous_aggregates') IS NOT NULL").fetchone()
+    if row is None or not row[0]:
+        return set()
+    found = conn.execute(
+        "SELECT hypertable_name FROM timescaledb_information.continuous_aggregates"
+        " WHERE view_schema = current_schema() AND view_name = hypertable_name || '_1h'"
+    )
+    return {name for (name,) in found}
+
+
+def _refresh(conn: Connection, rollup: RollUp, not_before: datetime | None) -> int:
     # A session lock: the hours are built in several transactions.
     conn.execute("SELECT pg_advisory_lock(hashtextextended('liq_pipeline rollup ' || %s, 0))", [rollup.table])
     conn.commit()
     try:
         started = _value(conn, "SELECT clock_timestamp()", [])
         rolled_to = _value(conn, "SELECT rolled_to FROM rollup_progress WHERE source_table = %s", [rollup.table])
-        hours = _changed_hours(conn, rollup, rolled_to)
+        changed = _changed_hours(conn, rollup, rolled_to)
+        frontiers: dict[str, datetime] = dict(
+            conn.execute("SELECT world, live_from FROM rollup_frontiers WHERE source_table = %s", [rollup.table])
+        )
         conn.commit()
+        hours = _complete_hours(changed, frontiers, not_before)
         for world, first, end in spans(hours):
             _build(conn, rollup, world, first, end)
+            _advance(conn, rollup, world, end)
             conn.commit()
+        for world, newest in dict(changed).items():
+            _advance(conn, rollup, world, newest)
         conn.execute(
             "INSERT INTO rollup_progress (source_table, rolled_to) VALUES (%s, %s)"
             " ON CONFLICT (source_table) DO UPDATE SET rolled_to = excluded.rolled_to",
@@ -208,6 +132,28 @@ def _refresh(conn: Connection, rollup: RollUp) -> int:
             conn.rollback()
             conn.execute("SELECT pg_advisory_unlock(hashtextextended('liq_pipeline rollup ' || %s, 0))", [rollup.table])
             conn.commit()
+
+
+def _complete_hours(
+    changed: list[tuple[str, datetime]], frontiers: Mapping[str, datetime], not_before: datetime | None
+) -> list[tuple[str, datetime]]:
+    """The hours to be stored: those that changed and lie before their world's newest, and the former newest.
+
+    changed: sorted (world, hour). frontiers: world -> the hour that was the newest before.
+    """
+    newest = dict(changed)  # sorted: the last hour of each world wins
+    hours = {(world, hour) for world, hour in changed if hour < max(newest[world], frontiers.get(world, hour))}
+    hours |= {(world, frontiers[world]) for world in newest if world in frontiers and frontiers[world] < newest[world]}
+    return sorted((world, hour) for world, hour in hours if not_before is None or hour >= not_before)
+
+
+def _advance(conn: Connection, rollup: RollUp, world: str, live_from: datetime) -> None:
+    """In the transaction that stored the hours before it: readers never see an hour twice or not at all."""
+    conn.execute(
+        "INSERT INTO rollup_frontiers AS f (source_table, world, live_from) VALUES (%s, %s, %s)"
+        " ON CONFLICT (source_table, world) DO UPDATE SET live_from = greatest(f.live_from, excluded.live_from)",
+        [rollup.table, world, live_from],
+    )
 
 
 def spans(hours: list[tuple[str, datetime]]) -> list[tuple[str, datetime, datetime]]:
@@ -252,21 +198,78 @@ def _build(conn: Connection, rollup: RollUp, world: str, first: datetime, end: d
 
 
 def _build_sql(rollup: RollUp) -> sql.Composed:
-    keys = sql.SQL(", ").join(map(sql.Identifier, rollup.keys))
     return sql.SQL(
-        "INSERT INTO {target} (step, bucket, {keys}, {names})"
-        " SELECT %(step)s, date_bin(%(length)s, {time}, '2000-01-01T00:00:00Z'), {keys}, {values} FROM {source}"
-        " WHERE world = %(world)s AND {time} >= %(first)s AND {time} < %(end)s AND {condition}"
-        " GROUP BY 2, {keys}"
+        "INSERT INTO {target} (step, {columns}) SELECT %(step)s, buckets.* FROM ({buckets}) AS buckets"
     ).format(
         target=_name(rollup),
-        keys=keys,
-        names=sql.SQL(", ").join(map(sql.Identifier, rollup.values)),
-        values=sql.SQL(", ").join(sql.SQL(value) for value in rollup.values.values()),
-        source=sql.Identifier(rollup.relation or rollup.table),
+        columns=_columns(rollup),
+        buckets=_buckets_sql(
+            rollup,
+            length=sql.Placeholder("length"),
+            world=sql.Placeholder("world"),
+            first=sql.Placeholder("first"),
+            end=sql.Placeholder("end"),
+        ),
+    )
+
+
+def _view_sql(rollup: RollUp, step: str) -> sql.Composed:
+    """The stored buckets, then those from live_from on.
+
+    The upper bound far away makes the planner see a narrow range, which it is, instead of a third of the table.
+    """
+    live_from = sql.SQL("live.live_from")
+    return sql.SQL(
+        "SELECT {columns} FROM {stored} WHERE step = {step} UNION ALL SELECT buckets.* FROM"
+        " (SELECT w.world, coalesce(f.live_from, {origin}) AS live_from FROM worlds AS w"
+        " LEFT JOIN rollup_frontiers AS f ON f.world = w.world AND f.source_table = {table}) AS live"
+        " CROSS JOIN LATERAL ({buckets}) AS buckets"
+    ).format(
+        columns=_columns(rollup),
+        stored=_name(rollup),
+        step=sql.Literal(step),
+        origin=sql.SQL("timestamptz '2000-01-01T00:00:00Z'"),
+        table=sql.Literal(rollup.table),
+        buckets=_buckets_sql(
+            rollup,
+            length=sql.Literal(STEPS[step]),
+            world=sql.SQL("live.world"),
+            first=live_from,
+            end=sql.SQL("live.live_from + interval '1000 years'"),
+        ),
+    )
+
+
+def _buckets_sql(
+    rollup: RollUp,
+    *,
+    length: sql.Composable,
+    world: sql.Composable,
+    first: sql.Composable,
+    end: sql.Composable,
+) -> sql.Composed:
+    """The buckets of one world's rows in [first, end), with the columns of the views in their order."""
+    return sql.SQL(
+        "SELECT date_bin({length}, {time}, timestamptz '2000-01-01T00:00:00Z') AS bucket, {keys}, {values}"
+        " FROM {source} WHERE world = {world} AND {time} >= {first} AND {time} < {end} AND {condition}"
+        " GROUP BY 1, {keys}"
+    ).format(
+        length=length,
         time=sql.Identifier(rollup.time_column),
+        keys=sql.SQL(", ").join(map(sql.Identifier, rollup.keys)),
+        values=sql.SQL(", ").join(
+            sql.SQL("{} AS {}").format(sql.SQL(value), sql.Identifier(name)) for name, value in rollup.values.items()
+        ),
+        source=sql.Identifier(rollup.relation or rollup.table),
+        world=world,
+        first=first,
+        end=end,
         condition=sql.SQL(rollup.condition),
     )
+
+
+def _columns(rollup: RollUp) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, rollup.columns))
 
 
 def _name(rollup: RollUp) -> sql.Identifier:
