@@ -48,7 +48,7 @@ def test_the_writer_lands_and_rolls_up_but_cannot_touch_the_schema(
     with connect(url) as conn:
         worlds.register(conn, world, activate=True)
     with RecordProducer(kafka_server, topic_prefix) as producer:
-        for second in range(400):
+        for second in (*range(399), 3 * 3600):
             producer.send(price(second))
         producer.send(price(0, price_usd=1.0, origin="archive", known_at=T0 + timedelta(minutes=1)))
     with Lander(url, kafka_server, topic_prefix) as lander:
