@@ -2,11 +2,11 @@
 
 Belongs here: killing and comparing. Does not: measuring speed (landing.py).
 
-A producer sends liquidations without pause; a landing process lands them and is started again whenever it ends. At
-random moments the landing process, PostgreSQL or Kafka is killed with SIGKILL and started again. At the end every
-acknowledged event must be in the table once, and nothing else.
+A producer sends records of all six topics without pause, some of them twice; a landing process lands them and is
+started again whenever it ends. At random moments the landing process, PostgreSQL or Kafka is killed with SIGKILL and
+started again. At the end every acknowledged record must be in its table once, by value, and nothing else.
 
-    python -m bench kills --landing=200 --postgres=20 --kafka=20
+    python -m bench kills --landing=200 --postgres=20 --kafka=20 [--edition=apache]
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from decimal import Decimal
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 from liq_pipeline.bus.admin import ensure_topics
 from liq_pipeline.bus.producer import RecordProducer
-from liq_pipeline.domain.records import Liquidation
+from liq_pipeline.bus.topics import IN_TOPICS
 from liq_pipeline.errors import LiqError
 from liq_pipeline.runtime.kafka import EmbeddedKafka
 from liq_pipeline.runtime.postgres import EmbeddedPostgres
@@ -35,15 +36,37 @@ from liq_pipeline.runtime.processes import free_port
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.landing import Lander
 from liq_pipeline.store.migrations import migrate
+from liq_pipeline_tests.landing_support import SAMPLES, T0
+from liq_pipeline_tests.timescale_packages import timescale_server
 
 BATCH = 200
 
 
+VALUES = {
+    "prices": "price_usd",
+    "funding_rates": "mark_price_usd",
+    "open_interest": "open_interest_base",
+    "long_short_ratio": "period_minutes",
+    "liquidations": "event_id",
+    "stablecoin_flows": "amount",
+}
+"""The column of each topic that tells its records apart; event_time does so too."""
+
+
+def value_of(topic: str, number: int) -> Any:
+    """What the number-th record sent has in that column."""
+    if topic == "long_short_ratio":
+        return 1 + number % 1440
+    if topic == "liquidations":
+        return f"e{number}"
+    return Decimal(number) if topic == "stablecoin_flows" else 1.0 + number
+
+
 class Load:
-    """Sends liquidations until stopped; `sent` is what was acknowledged then."""
+    """Sends records until stopped; those numbered below `sent` were acknowledged then. Number n is of topic n mod 6."""
 
     def __init__(self, bootstrap_servers: str, rate: int) -> None:
-        self.sent: set[str] = set()
+        self.sent = 0
         self.error: BaseException | None = None
         self._bootstrap_servers = bootstrap_servers
         self._rate = rate
@@ -52,33 +75,19 @@ class Load:
         self._thread.start()
 
     def _run(self) -> None:
-        start = datetime.now(UTC) - timedelta(days=1)
         try:
             # Longer than any restart below: the producer's own retries bridge a killed broker.
             with RecordProducer(self._bootstrap_servers, delivery_timeout_seconds=300) as producer:
-                number = 0
                 while not self._stop.wait(0.05):
                     for _ in range(self._rate // 20):
-                        time_ = start + timedelta(milliseconds=number)
-                        record = Liquidation(
-                            schema_version=1,
-                            event_time=time_,
-                            received_at=time_,
-                            origin="live",
-                            world="real",
-                            venue="okx",
-                            symbol=f"S{number % 11}",
-                            event_id=f"e{number}",
-                            liquidated_side="long",
-                            price_usd=100.0,
-                            quantity_base=1.0,
-                            notional_usd=100.0,
-                            is_sample=False,
-                            source_topic="bench",
-                        )
-                        producer.send(record)
-                        self.sent.add(record.event_id)
-                        number += 1
+                        topic = IN_TOPICS[self.sent % 6]
+                        changes: dict[str, Any] = {VALUES[topic]: value_of(topic, self.sent)}
+                        if topic == "open_interest":
+                            changes.update(open_interest_usd=None, mark_price_usd=None)
+                        record = SAMPLES[topic](self.sent / 1000, **changes)
+                        for _ in range(2 if self.sent % 97 == 0 else 1):
+                            producer.send(record)
+                        self.sent += 1
                 producer.flush(300)
         except BaseException as error:
             self.error = error
@@ -103,8 +112,8 @@ def land_for_ever(database_url: str, bootstrap_servers: str) -> None:
 class Trial:
     """The three processes and the killing of them."""
 
-    def __init__(self, home: Path) -> None:
-        self.postgres = EmbeddedPostgres(home, free_port())
+    def __init__(self, home: Path, edition: str) -> None:
+        self.postgres = timescale_server(home) if edition == "apache" else EmbeddedPostgres(home, free_port())
         self.kafka = EmbeddedKafka(home, free_port())
         self.postgres.start()
         self.kafka.start()
@@ -147,12 +156,13 @@ class Trial:
 
 
 def main(arguments: list[str]) -> None:
-    """Kill, compare, say what was found; exit 1 if a row is missing or twice."""
+    """Kill, compare, say what was found; exit 1 if a row is missing, twice, changed or not ours."""
     parser = argparse.ArgumentParser(prog="bench kills", description=__doc__)
     parser.add_argument("--landing", type=int, default=20)
     parser.add_argument("--postgres", type=int, default=2)
     parser.add_argument("--kafka", type=int, default=2)
     parser.add_argument("--rate", type=int, default=1_000, help="records per second")
+    parser.add_argument("--edition", choices=["plain", "apache"], default="plain")
     parser.add_argument("--seed", type=int, default=1)
     options, _ = parser.parse_known_args(arguments)
     moments = random.Random(options.seed)
@@ -161,7 +171,7 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="liq-kills-") as folder:
         home = Path(folder)
         home.chmod(0o711)
-        trial = Trial(home)
+        trial = Trial(home, options.edition)
         try:
             load = Load(trial.kafka.bootstrap_servers, options.rate)
             for number, what in enumerate(plan, start=1):
@@ -176,18 +186,35 @@ def main(arguments: list[str]) -> None:
             with Lander(trial.url, trial.kafka.bootstrap_servers) as lander:
                 if not lander.land_to_end(300).reached_end:
                     sys.exit("\nlanding did not reach the end within 300 s")
+            lost, twice, unknown = compare(trial.url, load.sent)
             with connect(trial.url) as conn:
-                rows = Counter(row[0] for row in conn.execute("SELECT event_id FROM liquidations"))
                 dead = conn.execute("SELECT count(*) FROM dead_letters").fetchall()[0][0]
+                conflicts = conn.execute("SELECT count(*) FROM row_conflicts").fetchall()[0][0]
                 gaps = conn.execute("SELECT count(*) FROM ingest_gaps").fetchall()[0][0]
         finally:
             trial.stop()
-    lost, unknown = load.sent - rows.keys(), rows.keys() - load.sent
-    twice = sum(count - 1 for count in rows.values())
     print(
-        f"\r{options.landing} kills of landing, {options.postgres} of PostgreSQL, {options.kafka} of Kafka: "
-        f"{len(load.sent):,} acknowledged, {len(lost)} lost, {twice} twice, {len(unknown)} unknown, "
-        f"{dead} dead, {gaps} gaps"
+        f"\r{options.edition}: {options.landing} kills of landing, {options.postgres} of PostgreSQL, {options.kafka} "
+        f"of Kafka: {load.sent:,} acknowledged, {lost} lost, {twice} twice, {unknown} unknown or changed, {dead} dead, "
+        f"{conflicts} conflicts, {gaps} gaps"
     )
-    if lost or twice or unknown or dead:
+    if lost or twice or unknown or dead or conflicts:
         sys.exit(1)
+
+
+def compare(database_url: str, sent: int) -> tuple[int, int, int]:
+    """Number of records that are lost, that are there twice, and of rows that nobody sent like that."""
+    seen: set[int] = set()
+    twice = unknown = 0
+    with connect(database_url) as conn:
+        for topic, column in VALUES.items():
+            rows: list[tuple[datetime, Any]] = conn.execute(f"SELECT event_time, {column} FROM {topic}").fetchall()  # noqa: S608
+            for event_time, value in rows:
+                number = round((event_time - T0) / timedelta(milliseconds=1))
+                if not 0 <= number < sent or IN_TOPICS[number % 6] != topic or value != value_of(topic, number):
+                    unknown += 1
+                elif number in seen:
+                    twice += 1
+                else:
+                    seen.add(number)
+    return sent - len(seen), twice, unknown

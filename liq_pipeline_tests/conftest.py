@@ -25,7 +25,7 @@ from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
 from liq_pipeline.settings import Settings, get_settings
 from liq_pipeline.store.migrations import migrate
-from liq_pipeline_tests.timescale_packages import BIN, TimescaleUnavailableError, timescale_root
+from liq_pipeline_tests import timescale_packages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _SHARED_DATA = Path(os.environ.get("LIQ_SHARED_DATA") or REPOSITORY.parent / "shared" / "data")
@@ -133,22 +133,12 @@ def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def timescale_server(server_home: Path) -> Iterator[EmbeddedPostgres]:
     """A running TimescaleDB, Apache edition. Not for stopping. Skips, with the reason, where it cannot be had."""
-    try:
-        root = timescale_root()
-    except TimescaleUnavailableError as reason:
-        pytest.skip(str(reason))
     home = server_home / "timescale"
     home.mkdir(mode=0o711)
-    if os.geteuid() == 0:
-        # The cache lies in root's own home, where the server's user may not look.
-        root = Path(shutil.copytree(root, home / "root", symlinks=True))
-    preloaded = {
-        **_RELAXED,
-        "shared_preload_libraries": "timescaledb",
-        "timescaledb.telemetry_level": "off",
-        "max_worker_processes": "32",  # each database with the extension keeps a scheduler
-    }
-    server = EmbeddedPostgres(home, free_port(), binaries=root / BIN, settings=preloaded)
+    try:
+        server = timescale_packages.timescale_server(home, _RELAXED)
+    except timescale_packages.TimescaleUnavailableError as reason:
+        pytest.skip(str(reason))
     server.start()
     yield server
     server.stop()

@@ -1,6 +1,6 @@
 """A real TimescaleDB (Apache edition) for the tests, from Debian's packages, without root and without Docker.
 
-Belongs here: getting the binaries. Does not: running them (conftest.py, with the program's own EmbeddedPostgres).
+Belongs here: getting the binaries and the server they make, with the program's own EmbeddedPostgres. Does not: tests.
 
 The packages are those of Debian 13. They are fetched through a private apt root, from the mirror that this machine's
 own apt uses and signed by Debian's keyring, unpacked into the shared cache, and run by the C library they were built
@@ -14,12 +14,15 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from filelock import FileLock
 
 from liq_pipeline.runtime.kafka_jars import cache_directory
+from liq_pipeline.runtime.postgres import EmbeddedPostgres
+from liq_pipeline.runtime.processes import free_port
 
 SUITE: Final = "trixie"
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -70,6 +73,21 @@ exec "$root/usr/lib64/ld-linux-x86-64.so.2" --inhibit-cache \\
 
 class TimescaleUnavailableError(Exception):
     """This machine cannot have it; the sentence says why."""
+
+
+def timescale_server(home: Path, settings: Mapping[str, str] | None = None) -> EmbeddedPostgres:
+    """A server of its own in home, not started yet. TimescaleUnavailableError where this machine cannot have it."""
+    root = timescale_root()
+    if os.geteuid() == 0:
+        # The cache lies in root's own home, where the server's user may not look.
+        root = Path(shutil.copytree(root, home / "root", symlinks=True))
+    preloaded = {
+        **(settings or {}),
+        "shared_preload_libraries": "timescaledb",
+        "timescaledb.telemetry_level": "off",
+        "max_worker_processes": "32",  # each database with the extension keeps a scheduler
+    }
+    return EmbeddedPostgres(home, free_port(), binaries=root / BIN, settings=preloaded)
 
 
 def timescale_root() -> Path:

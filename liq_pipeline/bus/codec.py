@@ -68,13 +68,16 @@ def decode(topic: str, value: bytes | None, headers: Headers, appended_at: datet
         raise DecodeError("empty_value", "the message has no value")
     decoder = _decoder_for(topic, headers) if headers else _decoders[topic]
     try:
+        # msgspec looks at the text only of fields that it knows.
+        if not value.isascii():
+            value.decode()
         message: Record | Watermark = decoder.decode(value)
         message.check()
     except RecordError as error:
         raise DecodeError(error.code, str(error)) from error
     except msgspec.ValidationError as error:
         raise _explain(value, error) from error
-    # Not UTF-8 shows only where a field is read as text; absurdly deep nesting ends in a RecursionError.
+    # Absurdly deep nesting ends in a RecursionError.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError("not_json", f"the value is not JSON: {error}") from error
     if appended_at is not None:

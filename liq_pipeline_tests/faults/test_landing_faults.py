@@ -24,19 +24,16 @@ from liq_pipeline.bus.codec import encode
 from liq_pipeline.bus.producer import RecordProducer
 from liq_pipeline.bus.reader import ReadError
 from liq_pipeline.bus.topics import IN_TOPICS, wire_name
-from liq_pipeline.domain.records import Watermark
 from liq_pipeline.runtime.kafka import EmbeddedKafka
 from liq_pipeline.runtime.processes import free_port
-from liq_pipeline.store import dead_letters, gaps
+from liq_pipeline.store import dead_letters, gaps, landing
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.landing import Lander, LandingError, LandResult
 from liq_pipeline.store.migrations import migrate
 from liq_pipeline_tests.landing_support import (
-    SAMPLES,
     T0,
     RawProducer,
     count,
-    heartbeat,
     liquidation,
     price,
     raw,
@@ -300,6 +297,45 @@ def test_a_topic_made_anew_is_a_gap_and_is_read_from_its_start(
     assert land(database_url, kafka_server, topic_prefix).read == 0
 
 
+def test_a_topic_made_anew_under_a_running_worker_is_noticed(
+    database_url: str,
+    kafka_server: str,
+    topic_prefix: str,
+    admin: KafkaAdminClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A fetch names topic and offset: the new log, longer than the old one was, answers as if nothing had happened."""
+    monkeypatch.setattr(landing, "IDENTITY_SECONDS", 0.2)
+
+    def eventually_landed(number: int) -> None:
+        deadline = time.monotonic() + 60
+        while count(database_url, "prices") != number:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    send_prices(kafka_server, topic_prefix, range(10))
+    stop = threading.Event()
+    with Lander(database_url, kafka_server, topic_prefix) as lander:
+        worker = threading.Thread(target=lander.run, args=(stop,), daemon=True)
+        worker.start()
+        eventually_landed(10)
+        admin.delete_topics([wire_name("prices", topic_prefix)])
+        deadline = time.monotonic() + 30
+        while wire_name("prices", topic_prefix) in admin.list_topics():
+            assert time.monotonic() < deadline
+        ensure_topics(kafka_server, topic_prefix)
+        send_prices(kafka_server, topic_prefix, range(100, 140))
+        eventually_landed(50)
+        stop.set()
+        worker.join(30)
+        assert not worker.is_alive()
+    with connect(database_url) as conn:
+        (gap,) = gaps.unhealed(conn)
+    assert "deleted and made anew" in gap.cause
+    assert "deleted and made anew" in caplog.text
+
+
 def test_a_log_that_lost_its_tail_is_read_again_without_doubles(
     database_url: str, kafka_server: str, topic_prefix: str
 ) -> None:
@@ -357,64 +393,6 @@ def test_a_wiped_kafka_is_said_recorded_and_survived(database_url: str, new_home
 
 
 # -- noise -----------------------------------------------------------------------------------------------------
-
-
-def _mutated(value: bytes, noise: random.Random) -> bytes | None:
-    kind = noise.randrange(8)
-    if kind == 0:
-        return None if noise.random() < 0.3 else value[: noise.randrange(len(value))]
-    changed = bytearray(value)
-    if kind <= 3:
-        for _ in range(noise.randint(1, 4)):
-            changed[noise.randrange(len(changed))] = noise.randrange(256)
-        return bytes(changed)
-    if kind == 4:
-        place = noise.randrange(len(changed))
-        changed[place:place] = noise.choice(
-            [b"\\u0000", b"\\ud800", b"NaN", b"1e999", b"null", b"[" * 3000, b"\x00", b"-"]
-        )
-        return bytes(changed)
-    if kind == 5:
-        start = noise.randrange(len(changed))
-        del changed[start : start + noise.randint(1, 30)]
-        return bytes(changed)
-    if kind == 6:
-        digits = [index for index, byte in enumerate(changed) if chr(byte).isdigit()]
-        changed[noise.choice(digits)] = ord(noise.choice("0123456789.-e"))
-        return bytes(changed)
-    return value
-
-
-def test_thousands_of_mutated_messages_land_validly_or_die_with_a_reason(
-    database_url: str, kafka_server: str, topic_prefix: str
-) -> None:
-    noise = random.Random(4)
-    mark = Watermark(schema_version=1, world="recorded/x", watermark=T0)
-    sent = 4000
-    kinds: list[bytes] = [b"heartbeat", b"watermark", b"\xff"]
-    with RawProducer(kafka_server, topic_prefix) as producer:
-        for number in range(sent):
-            topic = noise.choice(IN_TOPICS)
-            value = encode(SAMPLES[topic](number))
-            headers: list[tuple[str, bytes]] = []
-            if noise.random() < 0.1:
-                value = encode(noise.choice([heartbeat(number), mark]))
-                headers = [("record_type", noise.choice(kinds))]
-            producer.send(topic, _mutated(value, noise), key=noise.choice([b"", b"BTC", b"\xff\x00"]), headers=headers)
-
-    result = land(database_url, kafka_server, topic_prefix)
-
-    assert result.read == sent
-    handled = result.rows_landed + result.duplicates + result.conflicts + result.heartbeats + result.watermarks
-    assert handled + result.dead == sent
-    assert handled > 300
-    assert result.dead > 300
-    assert count(database_url, "dead_letters") == result.dead
-    assert sum(count(database_url, topic) for topic in IN_TOPICS) == result.rows_landed
-    assert select(database_url, "SELECT count(*) FROM dead_letters WHERE reason = '' OR reason_code = ''") == [(0,)]
-    # Everything that landed can be read back by every program: no NaN, no infinity, no absurd time.
-    for topic in IN_TOPICS:
-        assert len(select(database_url, f"SELECT * FROM {topic}")) == count(database_url, topic)  # noqa: S608
 
 
 class _BadName(str):

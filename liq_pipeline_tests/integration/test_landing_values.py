@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from liq_pipeline.bus import reader
 from liq_pipeline.bus.codec import encode
 from liq_pipeline.bus.producer import RecordProducer
+from liq_pipeline.bus.reader import ReadError
 from liq_pipeline.bus.topics import IN_TOPICS
-from liq_pipeline.store import dead_letters
+from liq_pipeline.store import dead_letters, landing_write
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.landing import Lander
 from liq_pipeline_tests.landing_support import (
@@ -246,6 +250,34 @@ def test_only_the_rows_the_database_refuses_die(producer: RecordProducer, lander
     assert all("sane" in letter.reason and "23514" in letter.reason for letter in letters)
 
 
+def test_one_poison_row_among_thousands_is_found_by_halving(
+    producer: RecordProducer, lander: Lander, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(database_url) as conn:
+        conn.execute("ALTER TABLE prices ADD CONSTRAINT sane CHECK (price_usd <> 666)")
+    for seconds in range(5000):
+        producer.send(price(seconds, price_usd=666.0 if seconds == 3210 else 1000.0 + seconds))
+    producer.flush()
+    sizes: list[int] = []
+    real = landing_write.write
+
+    def counted(conn: Any, table: Any, rows: Any, **others: Any) -> Any:
+        sizes.append(len(rows))
+        return real(conn, table, rows, **others)
+
+    monkeypatch.setattr(landing_write, "write", counted)
+
+    result = land(lander)
+
+    assert (result.landed, result.dead) == ({"prices": 4999}, 1)
+    assert result.batches == 1
+    # The whole, then two halves at each of 13 levels: not 5,000 single writes.
+    assert len(sizes) <= 1 + 2 * math.ceil(math.log2(5000))
+    assert sizes[0] == 5000
+    (letter,) = select(database_url, "SELECT value_bytes FROM dead_letters")
+    assert letter == (encode(price(3210, price_usd=666.0)),)
+
+
 def test_dead_letters_are_sent_again_once_the_reason_is_gone(
     producer: RecordProducer, lander: Lander, database_url: str
 ) -> None:
@@ -394,6 +426,50 @@ def test_two_workers_on_the_same_partitions_land_each_message_once(
     assert select(database_url, "SELECT sum(landed_total), sum(duplicate_total) FROM consumer_offsets") == [(200, 0)]
 
 
+def test_three_workers_at_once_land_each_message_once_and_by_value(
+    producer: RecordProducer, database_url: str, kafka_server: str, topic_prefix: str
+) -> None:
+    """In threads of their own, on the same partitions, in batches of different sizes."""
+    sent = {(f"S{number % 11}", T0 + timedelta(seconds=number)): 1.0 + number for number in range(3000)}
+    for number, (symbol, _) in enumerate(sent):
+        producer.send(price(number, symbol=symbol, price_usd=1.0 + number))
+    producer.flush()
+
+    def work(size: int) -> Any:
+        with Lander(database_url, kafka_server, topic_prefix, max_records=size) as lander:
+            return lander.land_to_end(60)
+
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(work, (70, 110, 190)))
+
+    assert all(result.reached_end for result in results)
+    assert sum(result.read for result in results) == sum(result.rows_landed for result in results) == 3000
+    rows = select(database_url, "SELECT symbol, event_time, price_usd FROM prices")
+    assert {(symbol, time): value for symbol, time, value in rows} == sent
+    assert select(database_url, "SELECT sum(landed_total), sum(duplicate_total) FROM consumer_offsets") == [(3000, 0)]
+
+
+def test_a_batch_is_bounded_in_bytes_too(
+    raw_producer: RawProducer,
+    database_url: str,
+    kafka_server: str,
+    topic_prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reader, "POLL_MAX_BYTES", 100_000)
+    for seconds in range(40):
+        raw_producer.send("prices", raw(price(seconds), unknown="x" * 20_000))
+    raw_producer.send("liquidations", encode(liquidation())).get(30)
+    batches = []
+    with Lander(database_url, kafka_server, topic_prefix) as lander:
+        while sum(result.read for result in batches) < 41:
+            batches.append(lander.land_batch(5))
+    # The message that passes the bound is still in.
+    assert max(result.read for result in batches) <= 6
+    assert sum(result.rows_landed for result in batches) == 41
+    assert count(database_url, "prices") == 40
+
+
 def test_workers_may_split_the_partitions(
     producer: RecordProducer, database_url: str, kafka_server: str, topic_prefix: str
 ) -> None:
@@ -405,3 +481,5 @@ def test_workers_may_split_the_partitions(
         with Lander(database_url, kafka_server, topic_prefix, partitions=[number]) as lander:
             landed += land(lander).rows_landed
     assert landed == count(database_url, "prices") == 7
+    with pytest.raises(ReadError, match="have no partition 3: the last is 2"):
+        Lander(database_url, kafka_server, topic_prefix, partitions=[1, 3]).land_batch()

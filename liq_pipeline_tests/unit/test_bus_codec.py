@@ -58,6 +58,7 @@ def test_token_amounts_travel_as_exact_decimal_strings() -> None:
         (encode(price()).replace(b"90000.5", b"NaN"), "not_json"),
         (encode(price()).replace(b"90000.5", b"Infinity"), "not_json"),
         (b'{"deep":' + b"[" * 200_000, "not_json"),
+        (encode(price())[:-1] + b',"unknown":"\xff"}', "not_json"),
         (b"[]", "invalid_field"),
         (b"null", "invalid_field"),
         (encode(price()).replace(b"90000.5", b"1e400"), "impossible_number"),
