@@ -73,7 +73,12 @@ class SeveritySettings(BaseSettings):
     """When the pressure is unknown: auto lets the risk alone decide, never makes the condition fail."""
 
 
-RESERVED_URLS = frozenset({"alert_link", "database", "heartbeat", "ethereum_rpc", "dagster", "dagster_pg"})
+RESERVED_URLS = frozenset(
+    {
+        *("alert_link", "heartbeat", "ethereum_rpc", "dagster", "dagster_pg"),
+        *("database", "database_owner", "database_reader"),
+    }
+)
 """LIQ_<NAME>_URL variables that are settings of their own (and may hold secrets), not base URLs of public sources."""
 
 
@@ -156,6 +161,10 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = None
     """Your own PostgreSQL or TimescaleDB (`postgresql://...`) in place of the embedded one."""
+    database_owner_url: SecretStr | None = None
+    """With LIQ_DATABASE_URL: the role that runs the migrations; unset, the same. `liq roles` makes the others."""
+    database_reader_url: SecretStr | None = None
+    """With LIQ_DATABASE_URL: the role that only reads, for `liq sql`; unset, the same in read-only transactions."""
     kafka_bootstrap_servers: str | None = None
     """Your own Kafka in place of the embedded one."""
     kafka_topic_prefix: str = ""

@@ -12,14 +12,27 @@ import typer
 from rich.table import Table
 
 from liq_pipeline.commands.shared import JsonOption, SymbolOption, endpoints_in_force, instant, out, settings_in_force
+from liq_pipeline.errors import LiqError
 
 
 def migrate() -> None:
     """Bring the schema up to date; does nothing when it is."""
     from liq_pipeline.store.migrations import migrate as run_migrations
 
-    applied = run_migrations(endpoints_in_force(settings_in_force()).database_url)
+    endpoints = endpoints_in_force(settings_in_force())
+    applied = run_migrations(endpoints.database_owner_url or endpoints.database_url)
     out.print("\n".join(f"applied {name}" for name in applied) if applied else "The schema is up to date.")
+
+
+def roles() -> None:
+    """Give your own database a writer and a reader, with new passwords; needs a role that may create roles, once."""
+    from liq_pipeline.runtime.database_roles import make_for_own_database
+
+    settings = settings_in_force()
+    if settings.database_url is None:
+        raise LiqError("an embedded database has its roles from `liq up`: this is for the one of LIQ_DATABASE_URL")
+    path = make_for_own_database(settings)
+    out.print(f"The settings for the new roles are in {path} (readable by you only).", soft_wrap=True)
 
 
 def topics() -> None:
@@ -38,7 +51,8 @@ def sql(
     """A read-only query against the store in force."""
     from liq_pipeline.operations.query import json_lines, json_value, read_only_query
 
-    result = read_only_query(endpoints_in_force(settings_in_force()).database_url, statement)
+    endpoints = endpoints_in_force(settings_in_force())
+    result = read_only_query(endpoints.database_reader_url or endpoints.database_url, statement)
     if as_json:
         for line in json_lines(result):
             sys.stdout.write(line + "\n")

@@ -18,10 +18,17 @@ EffectiveMode = Literal["live", "simulated", "recorded"]
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where everything is. database_url holds a password: it is not part of the repr, and never logged."""
+    """Where everything is. The database's URLs hold passwords: they are not part of the repr, and never logged.
+
+    database_url: the pipeline's own, which may write rows.
+    """
 
     database_url: str = field(repr=False)
     kafka_bootstrap_servers: str
+    database_owner_url: str | None = field(default=None, repr=False)
+    """Who may change the schema; None: whoever database_url names."""
+    database_reader_url: str | None = field(default=None, repr=False)
+    """Who may only read, for `liq sql`; None: whoever database_url names, in read-only transactions."""
     dagster_url: str | None = None
     mode: str | None = None
     """live, simulated or recorded; None if this process cannot know (own servers, nothing started by `liq up`)."""
@@ -48,7 +55,10 @@ def resolve(settings: Settings) -> Endpoints:
     written = read_json(home.runtime_path) if home.holder() is not None else None
     values = {name: (written or {}).get(name) for name in Endpoints.__dataclass_fields__}
     if settings.database_url is not None:
-        values["database_url"] = settings.database_url.get_secret_value()
+        own = (settings.database_url, settings.database_owner_url, settings.database_reader_url)
+        for name, url in zip(("database_url", "database_owner_url", "database_reader_url"), own, strict=True):
+            # Children of `liq up` are given the writer's URL alone: who owns is none of their business.
+            values[name] = None if url is None else url.get_secret_value()
     if settings.kafka_bootstrap_servers is not None:
         values["kafka_bootstrap_servers"] = settings.kafka_bootstrap_servers
     if values["mode"] is None and settings.mode != "auto":

@@ -24,7 +24,7 @@ import psycopg
 from rich.console import Console
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.runtime import completion, dagster_home, parts
+from liq_pipeline.runtime import completion, dagster_home, database_roles, parts
 from liq_pipeline.runtime.endpoints import EffectiveMode, Endpoints, publish, withdraw
 from liq_pipeline.runtime.home import Home
 from liq_pipeline.runtime.kafka import EmbeddedKafka
@@ -115,22 +115,24 @@ class _Run:
 
         mode, reason = self._wait_for(decision)
         self._say(f"mode {mode}: {reason}")
-        database_url, storage_url = self._wait_for(database)
+        urls = self._wait_for(database)
         kafka = self._settings.kafka_bootstrap_servers or f"127.0.0.1:{ports['kafka']}"
         self._endpoints = Endpoints(
-            database_url=database_url,
+            database_url=urls.writer,
+            database_owner_url=urls.owner,
+            database_reader_url=urls.reader,
             kafka_bootstrap_servers=kafka,
             dagster_url=f"http://127.0.0.1:{ports['dagster']}",
             mode=mode,
             mode_reason=reason,
         )
         if mode == "live":
-            self._activate_real_world(database_url)
+            self._activate_real_world(urls.writer)
         dagster_home.prepare(self._home)
         environment = parts.environment(
             self._home,
             self._endpoints,
-            dagster_storage_url=storage_url,
+            dagster_storage_url=urls.dagster_storage,
             code_server_port=ports["code_server"],
             record_dir=record_dir,
         )
@@ -164,8 +166,8 @@ class _Run:
                 self._say(f"port {default} ({name.replace('_', ' ')}) is taken; using {ports[name]}")
         return {"postgres": 0, "kafka": 0, "kafka_controller": 0, **ports}
 
-    def _bring_up_database(self, port: int) -> tuple[str, str]:
-        """Server, database, schema; its URL and that of Dagster's storage."""
+    def _bring_up_database(self, port: int) -> database_roles.DatabaseUrls:
+        """Server, roles, databases, schema; how each part logs in."""
         from liq_pipeline.store.migrations import migrate
 
         given = self._settings.database_url
@@ -174,19 +176,26 @@ class _Run:
             fresh = not (server.data / "PG_VERSION").exists()
             self._say(f"starting PostgreSQL on port {port}" + (" (making its data directory)" if fresh else ""))
             self._supervisor.start([Part("postgres", server, rank=POSTGRES_RANK, stop_seconds=30)])
-            url = server.ensure_database(DATABASE)
-            storage_url = dagster_home.ensure_storage(url, "dagster")
+            urls, applied = database_roles.set_up(server, DATABASE)
         else:
-            url = given.get_secret_value()
-            name = psycopg.conninfo.conninfo_to_dict(url).get("dbname", DATABASE)
+            writer = given.get_secret_value()
+            owner, reader = self._settings.database_owner_url, self._settings.database_reader_url
+            owner_url = writer if owner is None else owner.get_secret_value()
+            name = psycopg.conninfo.conninfo_to_dict(writer).get("dbname", DATABASE)
             try:
-                storage_url = dagster_home.ensure_storage(url, f"{name}_dagster")
+                storage_url = dagster_home.ensure_storage(writer, f"{name}_dagster")
+                applied = migrate(owner_url)
             except psycopg.OperationalError as error:
                 words = " ".join(str(error).split())
                 raise LiqError(f"the database of LIQ_DATABASE_URL cannot be reached: {words}") from None
-        applied = migrate(url)
-        self._say(f"schema: {len(applied)} migrations applied" if applied else "schema: up to date")
-        return url, storage_url
+            urls = database_roles.DatabaseUrls(
+                owner=owner_url,
+                writer=writer,
+                reader=writer if reader is None else reader.get_secret_value(),
+                dagster_storage=storage_url,
+            )
+        self._say(f"schema: {len(applied)} steps applied" if applied else "schema: up to date")
+        return urls
 
     def _bring_up_broker(self, port: int, controller_port: int) -> None:
         """Broker and topics."""

@@ -1,10 +1,11 @@
 """Database roles: who may change the schema, who may write rows, who may only read.
 
-Belongs here: creating the writer and the reader, and their rights. Does not: the owner, who runs the migrations and
-is whoever LIQ_DATABASE_URL names then; keeping passwords.
+Belongs here: creating the roles, their rights, and handing a database to its owner. Does not: keeping passwords
+(runtime/database_roles.py).
 
-The owner migrates. `liq_writer` lands, scores and alerts: rows, no schema. `liq_reader` serves dashboards and
-`liq sql`: read-only even by default setting. Both are optional: an installation of one person runs as the owner.
+`liq_owner` migrates. `liq_writer` lands, scores and alerts: rows, no schema. `liq_reader` serves dashboards and
+`liq sql`: read-only even by default setting. `liq_dagster` owns Dagster's database and sees no other. An installation
+on a server of its user's may run as one role, whatever LIQ_DATABASE_URL names.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from psycopg import sql
 
 Connection = psycopg.Connection[Any]
 
+OWNER: Final = "liq_owner"
+DAGSTER: Final = "liq_dagster"
 WRITER: Final = "liq_writer"
 READER: Final = "liq_reader"
 READER_STATEMENT_TIMEOUT: Final = "30s"
@@ -29,25 +32,62 @@ def create(conn: Connection, *, writer_password: str | None = None, reader_passw
     """
     done = []
     for role, password in ((WRITER, writer_password), (READER, reader_password)):
-        if password is None:
-            continue
-        verifier = conn.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
-        verb = "ALTER" if _exists(conn, role) else "CREATE"
-        conn.execute(
-            sql.SQL("{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}").format(
-                sql.SQL(verb), sql.Identifier(role), sql.Literal(verifier)
-            )
-        )
-        done.append(role)
-    if READER in done:
-        reader = sql.Identifier(READER)
-        conn.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(reader))
-        conn.execute(
-            sql.SQL("ALTER ROLE {} SET statement_timeout = {}").format(reader, sql.Literal(READER_STATEMENT_TIMEOUT))
-        )
+        if password is not None:
+            create_login(conn, role, password)
+            done.append(role)
     grant(conn)
     conn.commit()
     return done
+
+
+def create_login(conn: Connection, role: str, password: str) -> None:
+    """Create the role, or give it that password. The reader is read-only by its own setting as well."""
+    verifier = conn.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+    name = sql.Identifier(role)
+    conn.execute(
+        sql.SQL("{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}").format(
+            sql.SQL("ALTER" if _exists(conn, role) else "CREATE"), name, sql.Literal(verifier)
+        )
+    )
+    if role == READER:
+        conn.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(name))
+        conn.execute(
+            sql.SQL("ALTER ROLE {} SET statement_timeout = {}").format(name, sql.Literal(READER_STATEMENT_TIMEOUT))
+        )
+
+
+def hand_over(conn: Connection, owner: str) -> int:
+    """Make `owner` own this database and what is in its schema `public`; how many things changed hands.
+
+    Needs a superuser, who may own it all so far, as in homes of earlier versions. Nobody else may connect unless
+    granted. What an extension brought stays with it.
+    """
+    role, database = sql.Identifier(owner), sql.Identifier(conn.info.dbname)
+    conn.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(database, role))
+    conn.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(database))
+    changed = 0
+    for kind, name in conn.execute(
+        """
+        SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
+               ELSE 'TABLE' END, c.oid::regclass::text
+        FROM pg_class AS c
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'S', 'v', 'm')
+          AND pg_get_userbyid(c.relowner) <> %(owner)s
+          AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.deptype IN ('e', 'a', 'i'))
+        UNION ALL
+        SELECT 'ROUTINE', p.oid::regprocedure::text FROM pg_proc AS p
+        WHERE p.pronamespace = 'public'::regnamespace AND pg_get_userbyid(p.proowner) <> %(owner)s
+          AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = p.oid AND d.deptype = 'e')
+        UNION ALL
+        SELECT 'TYPE', t.oid::regtype::text FROM pg_type AS t
+        WHERE t.typnamespace = 'public'::regnamespace AND t.typtype IN ('e', 'd')
+          AND pg_get_userbyid(t.typowner) <> %(owner)s
+        """,
+        {"owner": owner},
+    ).fetchall():
+        conn.execute(sql.SQL("ALTER {} {} OWNER TO {}").format(sql.SQL(kind), sql.SQL(name), role))
+        changed += 1
+    return changed
 
 
 def grant(conn: Connection) -> None:

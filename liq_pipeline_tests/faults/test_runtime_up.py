@@ -5,6 +5,7 @@ One installation is started, hurt and stopped through the whole file, in order; 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -140,6 +141,46 @@ def test_another_shell_finds_the_servers_and_nobody_else_their_password(installa
     assert password not in installation.said()
     for log in installation.home.logs.glob("*.log"):
         assert password not in log.read_text(errors="replace"), log
+
+
+def test_everything_runs_as_the_role_that_it_needs_and_nothing_as_the_superuser(installation: Installation) -> None:
+    """By value: who is logged in, and that what a role must not do is refused."""
+    endpoints = installation.endpoints()
+    seen: dict[str, set[str]] = {}
+
+    def all_have_been_seen() -> bool:
+        with psycopg.connect(endpoints.database_url) as connection:
+            for database, role, name in connection.execute(
+                "SELECT datname, usename, application_name FROM pg_stat_activity"
+                " WHERE datname IS NOT NULL AND pid <> pg_backend_pid()"
+            ):
+                seen.setdefault(f"{database} as {role}", set()).add(name)
+        return {"liq as liq_writer", "dagster as liq_dagster"} <= seen.keys()
+
+    assert eventually(all_have_been_seen, 60), seen
+    assert seen.keys() <= {"liq as liq_writer", "dagster as liq_dagster"}, seen
+    assert endpoints.database_owner_url is not None
+    assert endpoints.database_reader_url is not None
+    with psycopg.connect(endpoints.database_owner_url) as owner:
+        assert owner.execute("SELECT current_user, usesuper FROM pg_user WHERE usename = current_user").fetchone() == (
+            "liq_owner",
+            False,
+        )
+        owners = owner.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        assert owners == [("liq_owner",)]
+    for url, statement in (
+        (endpoints.database_url, "CREATE TABLE mine (a int)"),
+        (endpoints.database_url, "DROP TABLE prices"),
+        (endpoints.database_reader_url, "SET TRANSACTION READ WRITE; DELETE FROM prices"),
+    ):
+        with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(statement.encode())
+    said = installation.liq("sql", "--json", "SELECT current_user AS who")
+    assert json.loads(said.stdout) == {"who": "liq_reader"}
+    for path in (installation.home.path / "postgres" / "roles").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        for log in installation.home.logs.glob("*.log"):
+            assert path.read_text().strip() not in log.read_text(errors="replace"), log
 
 
 def test_a_second_liq_up_on_the_same_home_is_refused_with_the_holder_s_pid(installation: Installation) -> None:

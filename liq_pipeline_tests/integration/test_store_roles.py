@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from liq_pipeline.bus.producer import RecordProducer
 from liq_pipeline.domain.worlds import Manifest, World
+from liq_pipeline.operations.query import read_only_query
+from liq_pipeline.runtime.database_roles import make_for_own_database, set_up
+from liq_pipeline.runtime.endpoints import resolve
+from liq_pipeline.runtime.postgres import EmbeddedPostgres
+from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.settings import Settings
 from liq_pipeline.store import roles, rollups, worlds
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.landing import Lander
@@ -93,3 +102,56 @@ def test_tables_of_later_migrations_are_covered(with_roles: str) -> None:
     with connect(as_role(with_roles, roles.WRITER, "w'%s")) as conn:
         conn.execute("INSERT INTO later VALUES (1)")
     assert migrate(with_roles) == []
+
+
+def test_a_database_of_the_user_s_own_gets_roles_by_one_command(
+    empty_database_url: str, new_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=new_home, database_url=SecretStr(empty_database_url))
+    path = make_for_own_database(settings)
+    try:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        given = dict(line.split("=", 1) for line in path.read_text().splitlines())
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        endpoints = resolve(Settings(home=new_home, kafka_bootstrap_servers="127.0.0.1:1"))
+        assert endpoints.database_owner_url == empty_database_url
+        assert select(endpoints.database_url, "SELECT current_user") == [(roles.WRITER,)]
+        assert endpoints.database_reader_url is not None
+        assert read_only_query(endpoints.database_reader_url, "SELECT current_user").rows == [(roles.READER,)]
+        assert migrate(empty_database_url) == []
+    finally:
+        with connect(empty_database_url) as conn:
+            for role in (roles.WRITER, roles.READER):
+                conn.execute(f"DROP OWNED BY {role}")
+                conn.execute(f"DROP ROLE {role}")
+
+
+def test_a_home_of_an_earlier_version_is_handed_over_with_its_rows(new_home: Path) -> None:
+    """There the superuser owned everything."""
+    server = EmbeddedPostgres(new_home, free_port(), settings={"fsync": "off"})
+    server.start()
+    try:
+        old = server.ensure_database("liq")
+        migrate(old)
+        with connect(old) as conn:
+            conn.execute("INSERT INTO source_status (source, state) VALUES ('okx', 'up')")
+        urls, applied = set_up(server, "liq")
+        assert applied == []
+        assert select(urls.owner, "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'") == [
+            (roles.OWNER,)
+        ]
+        assert select(urls.writer, "SELECT source FROM source_status") == [("okx",)]
+        assert set_up(server, "liq")[0] == urls, "a second start changes no password"
+        with connect(urls.owner) as conn:
+            conn.execute("CREATE TABLE later (a int)")
+        assert select(urls.reader, "SELECT * FROM later") == []
+        dagster = urls.dagster_storage.replace("+psycopg2", "").split("?")[0]
+        with connect(dagster) as conn:
+            conn.execute("CREATE TABLE runs (a int)")
+        with pytest.raises(psycopg.OperationalError, match="permission denied"):
+            connect(urls.reader.rsplit("/", 1)[0] + "/dagster")
+        with pytest.raises(psycopg.OperationalError, match="permission denied"):
+            connect(dagster.rsplit("/", 1)[0] + "/liq")
+    finally:
+        server.stop()
