@@ -227,8 +227,9 @@ class Settings(BaseSettings):
     """Seed of the simulated market; unset, the date of the first start."""
     simulation_cascade_in: Annotated[int, Field(ge=60)] | None = None
     """Script a cascade this many seconds ahead, once per simulated world: to see one within minutes."""
-    retention_days: int | None = None
-    """Drop raw data, scores, signals and alerts older than this; unset: keep them for ever."""
+    retention_days: Annotated[int, Field(ge=35)] | None = None
+    """Drop observations, scores, signals and ticks older than this; times before then cannot be replayed any more.
+    Unset: keep them for ever. Alerts and hourly roll-ups stay. At least 35: scores look back over 30 days."""
     dagster_live_run_hours: Annotated[int, Field(gt=0)] = 6
     """How long Dagster keeps a successful live run with its events; some 10,000 a day would be 400,000 event rows."""
     dagster_run_days: Annotated[int, Field(gt=0)] = 30

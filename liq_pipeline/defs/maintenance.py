@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from dagster import In, Nothing, OpExecutionContext, ResourceParam, in_process_executor, job, op
+from kafka.errors import KafkaError
 
 from liq_pipeline.alerting.outbox import prune_outbox
+from liq_pipeline.bus.size import log_bytes
 from liq_pipeline.defs import keys
-from liq_pipeline.defs.pruning import prune_runs
+from liq_pipeline.defs.pruning import prune_runs, storage_bytes
 from liq_pipeline.defs.resources import Services
-from liq_pipeline.store import retention, rollups
+from liq_pipeline.store import retention, rollups, sizes
 
 DELIVERED_FOR: Final = timedelta(days=1)
 """What was sent stays in alert_deliveries and, for a week, in Kafka; in the outbox it only shows that it went."""
@@ -55,6 +57,21 @@ def prune_tables(context: OpExecutionContext, services: ResourceParam[Services])
     context.add_output_metadata({"outbox_rows_deleted": outbox, **{f"{k}_deleted": v for k, v in history.items()}})
 
 
+@op(ins={"after": In(Nothing)})
+def measure_sizes(context: OpExecutionContext, services: ResourceParam[Services]) -> None:
+    """Note how large our database, Dagster's and Kafka's log are: `liq status` tells growth from it."""
+    measured: dict[sizes.Part, int] = {"dagster": storage_bytes(context.instance)}
+    try:
+        measured["kafka"] = log_bytes(services.endpoints.kafka_bootstrap_servers)
+    except KafkaError as error:
+        context.log.warning(f"Kafka did not tell the size of its log: {error}")
+    with services.connect("dagster sizes") as connection:
+        measured["postgres"] = sizes.measure_own(connection)
+        sizes.keep(connection, measured, datetime.now(UTC))
+        connection.commit()
+    context.add_output_metadata({f"{part}_bytes": size for part, size in measured.items()})
+
+
 @job(
     executor_def=in_process_executor,
     tags={keys.STREAM_TAG: "maintenance", keys.MAX_RUNTIME_TAG: "1800"},
@@ -63,4 +80,4 @@ def prune_tables(context: OpExecutionContext, services: ResourceParam[Services])
 )
 def live_maintenance() -> None:
     """Dagster's storage first: it grows fastest. Roll-ups before the rows they stand on may go."""
-    prune_tables(roll_up(prune_dagster()))
+    measure_sizes(prune_tables(roll_up(prune_dagster())))

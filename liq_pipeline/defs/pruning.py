@@ -63,6 +63,19 @@ def prune_runs(instance: DagsterInstance, live_before: datetime, others_before: 
     return Pruned(runs, events)
 
 
+def storage_bytes(instance: DagsterInstance) -> int:
+    """Bytes of Dagster's own tables, with their indexes. LiqError if its storage is not an SQL one."""
+    if not isinstance(instance.run_storage, SqlRunStorage):
+        raise LiqError("Dagster's storage is not an SQL database: set `storage: postgres` in dagster.yaml")
+    # A schema of our own database where it has none of its own: hence the tables and not the database.
+    statement = sqlalchemy.text(
+        "SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM pg_class"
+        " WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
+    )
+    with instance.run_storage.connect() as connection:
+        return int(connection.execute(statement).scalar_one())
+
+
 def _delete(instance: DagsterInstance, run_ids: Sequence[str]) -> int:
     events_storage, run_storage = instance.event_log_storage, instance.run_storage
     if not isinstance(events_storage, SqlEventLogStorage) or not isinstance(run_storage, SqlRunStorage):

@@ -9,13 +9,12 @@ import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import psycopg
 
+from liq_pipeline.operations import growth
 from liq_pipeline.operations.status import collect_status
 from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.settings import Settings
@@ -24,6 +23,7 @@ from liq_pipeline.store.connection import connect
 Grade = Literal["ok", "warn", "fail"]
 MEMORY_NEEDED_BYTES = 3 * 1024**3
 DISK_NEEDED_BYTES = 5 * 1024**3
+DISK_DAYS_WANTED = 30
 MIN_SERVER_VERSION = 150_000
 """PostgreSQL 15: the schema needs nothing newer (EMBEDDED: measured on 15, 16, 17, 18)."""
 
@@ -51,6 +51,7 @@ def examine(settings: Settings, endpoints: Endpoints | None, reason_not_running:
     yield Finding("running", "ok", f"mode {endpoints.mode}: {endpoints.mode_reason}")
     yield from _database(endpoints)
     status = collect_status(settings, endpoints)
+    yield from _growth(settings, status.storage)
     if status.problems:
         for sentence in status.problems:
             yield Finding("health", "fail" if status.health == "down" else "warn", sentence, _mend_for(sentence))
@@ -82,42 +83,23 @@ def _machine(settings: Settings) -> Iterator[Finding]:
         f"{usage.free / 1024**3:.1f} GiB free under {home}",
         "" if enough == "ok" else "Free some room, or point LIQ_HOME at a larger disk.",
     )
-    yield from _growth(home, usage.free)
 
 
-def _growth(home: Path, free_bytes: int) -> Iterator[Finding]:
-    """Growth per day since the home was made, and how long the disk lasts at that rate."""
-    if not home.exists():
-        yield Finding("home", "ok", f"{home} will be made on the first start")
-        return
-    used = 0
-    oldest = datetime.now(UTC).timestamp()
-    unreadable = 0
-    for path in home.rglob("*"):
-        try:
-            stat = path.lstat()
-        except OSError:
-            unreadable += 1
-            continue
-        if path.is_file():
-            used += stat.st_blocks * 512
-        oldest = min(oldest, stat.st_mtime)
-    days = (datetime.now(UTC).timestamp() - oldest) / 86_400
-    if days < 1:
-        # The first hours write a whole history at once: a rate from them would frighten for nothing.
-        yield Finding("growth", "ok", f"{used / 1024**2:.0f} MiB so far; the rate is told after a day")
-        return
-    per_day = used / days
-    lasts = free_bytes / per_day if per_day > 0 else float("inf")
-    grade: Grade = "ok" if lasts > 30 else "warn"
-    note = f", {unreadable} entries could not be read" if unreadable else ""
-    yield Finding(
-        "growth",
-        grade,
-        f"{used / 1024**2:.0f} MiB in {days:.1f} days: at most {per_day / 1024**2:.0f} MiB a day, "
-        f"room for {lasts:.0f} days{note}",
-        "" if grade == "ok" else "Set LIQ_RETENTION_DAYS, or point LIQ_HOME at a larger disk.",
-    )
+def _growth(settings: Settings, storage: dict[str, Any]) -> Iterator[Finding]:
+    """Growth per day as the maintenance job measured it, how long the disk lasts, and what retention takes away."""
+    if storage:
+        found = growth.Storage.from_dict(storage)
+        for part in found.parts:
+            yield Finding(f"size of {part.part}", "ok", growth.words(part))
+        days = found.days_until_full
+        short = days is not None and days < DISK_DAYS_WANTED
+        yield Finding(
+            "room",
+            "warn" if short else "ok",
+            growth.room_words(found),
+            "Set LIQ_RETENTION_DAYS, or point LIQ_HOME at a larger disk." if short else "",
+        )
+    yield Finding("retention", "ok", growth.retention_words(settings.retention_days))
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
@@ -209,6 +191,8 @@ def _mend_for(sentence: str) -> str:
         "cannot be scored": "Wait for the look-back to fill, or see which venues are silent in `liq status`.",
         "could not be delivered": "Check LIQ_ALERT_URLS with `liq alerts test`.",
         "Kafka": "Check LIQ_KAFKA_BOOTSTRAP_SERVERS, or restart with `make run`.",
+        "The disk": "Free some room, set LIQ_RETENTION_DAYS, or point LIQ_HOME at a larger disk.",
+        "the disk is full": "Set LIQ_RETENTION_DAYS, or point LIQ_HOME at a larger disk.",
         "world": "Start it with `make run`.",
     }
     return next((hint for words, hint in hints.items() if words in sentence), "See `liq status`.")

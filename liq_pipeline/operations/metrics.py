@@ -85,6 +85,12 @@ class StatusCollector(Collector):
         yield from gauge("alerts_open", "open alerts", status.alerts.get("open"))
         yield from gauge("dead_letters", "messages that did not fit", status.dead_letters.get("total"))
         yield from gauge("ingest_gaps_open", "holes that may still be healed", status.gaps_open)
+        for part in status.storage.get("parts", ()):
+            labels = {"part": part["part"]}
+            yield from gauge("storage_bytes", "newest measured size", part["size_bytes"], labels)
+            yield from gauge("storage_growth_bytes_per_day", "growth over up to 30 days", part["bytes_per_day"], labels)
+        yield from gauge("disk_free_bytes", "room on the home's disk", status.storage.get("disk_free_bytes"))
+        yield from gauge("disk_days_until_full", "at the measured growth", status.storage.get("days_until_full"))
 
 
 class _Remembered:

@@ -14,6 +14,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from liq_pipeline.bus.topics import IN_TOPICS, wire_name
+from liq_pipeline.operations import growth
 from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.settings import Settings
 from liq_pipeline.store.connection import connect
@@ -46,6 +47,8 @@ class Status:
     alerts: dict[str, Any] = field(default_factory=dict)
     dead_letters: dict[str, Any] = field(default_factory=dict)
     gaps_open: int | None = None
+    storage: dict[str, Any] = field(default_factory=dict)
+    """Storage.as_dict(): size and growth of each part, room on the disk, days until it is full."""
 
     def problem(self, sentence: str, *, down: bool = False) -> None:
         """Note a finding; `down` for what makes the monitor blind as a whole."""
@@ -73,7 +76,11 @@ def read_store(settings: Settings, endpoints: Endpoints, moment: datetime) -> St
         with connect(endpoints.database_url, application_name="liq status") as connection:
             connection.read_only = True
             _read_database(connection, settings, status, moment)
+            found = growth.storage(connection, settings, moment)
             connection.rollback()
+        status.storage = found.as_dict()
+        for sentence in found.problems():
+            status.problem(sentence)
     except psycopg.Error as error:
         status.problem(f"The database cannot be used: {' '.join(str(error).split())}", down=True)
     return status

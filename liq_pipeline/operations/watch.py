@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from liq_pipeline.operations import growth
 from liq_pipeline.operations.status import Status
 
 SEVERITY_STYLE = {
@@ -99,15 +100,6 @@ def notes(status: Status) -> list[Text]:
     return lines
 
 
-def size(number_of_bytes: float | None) -> str:
-    """A size a person reads at a glance."""
-    if number_of_bytes is None:
-        return UNKNOWN
-    if number_of_bytes < 1 << 30:
-        return f"{number_of_bytes / (1 << 20):.0f} MiB"
-    return f"{number_of_bytes / (1 << 30):.1f} GiB"
-
-
 def budget_words(budget: dict[str, Any]) -> str:
     """What is used of each metered scope's window, such as `12 of 2160 in 60 s`."""
     return ", ".join(
@@ -124,8 +116,9 @@ def parts_table(status: Status) -> Table:
     table.add_column("state", overflow="fold")
     database, kafka = status.database, status.kafka
     if database.get("reachable"):
+        room = growth.size_words(database["size_bytes"])
         edition = {"plain": "PostgreSQL", "none": "PostgreSQL"}.get(database["edition"], "TimescaleDB on PostgreSQL")
-        table.add_row("database", f"{edition} {database['version']}, {size(database.get('size_bytes'))}")
+        table.add_row("database", f"{edition} {database['version']}, {room}")
     else:
         table.add_row("database", Text("away", style="bold red"))
     reachable = Text(kafka["bootstrap_servers"]) if kafka.get("reachable") else Text("away", style="bold red")
@@ -138,6 +131,12 @@ def parts_table(status: Status) -> Table:
     if ticks.get("last") is not None:
         late = "" if ticks["late"] is None else f", {ticks['late']} late"
         table.add_row("ticks, last hour", f"{ticks['due']} due{late}, {ticks['missed']} missed")
+    if status.storage:
+        found = growth.Storage.from_dict(status.storage)
+        for part in found.parts:
+            name = {"postgres": "our tables", "dagster": "Dagster's events", "kafka": "Kafka's log"}[part.part]
+            table.add_row(name, growth.words(part))
+        table.add_row("disk", growth.room_words(found))
     if status.gaps_open:
         table.add_row("gaps", f"{status.gaps_open} open, see `liq sql` on ingest_gaps")
     if status.dead_letters.get("total"):

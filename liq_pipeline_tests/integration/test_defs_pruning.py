@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 from dagster import AssetCheckKey, AssetKey, DagsterInstance, DagsterRunStatus
+from sqlalchemy.engine import make_url
 
+from liq_pipeline.defs.maintenance import live_maintenance
 from liq_pipeline.defs.pruning import prune_runs
+from liq_pipeline.defs.resources import Services
 from liq_pipeline.launcher.coordinator import LANE_TAG, LIVE_LANE
+from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.runtime.postgres import EmbeddedPostgres
+from liq_pipeline.settings import Settings
+from liq_pipeline.store import roles
+from liq_pipeline.store.connection import connect
+from liq_pipeline_tests.landing_support import select
 from liq_pipeline_tests.launcher_jobs import defs
 from liq_pipeline_tests.launcher_support import JOBS_MODULE, REPOSITORY, Stack
 
@@ -96,3 +104,28 @@ def test_folders_outside_the_runs_own_are_left_alone(instance: DagsterInstance, 
     other.mkdir(parents=True, exist_ok=True)
     prune_runs(instance, live_before=soon(), others_before=soon())
     assert other.is_dir()
+
+
+def test_the_maintenance_job_rolls_up_prunes_and_measures(
+    instance: DagsterInstance, database_url: str, kafka_server: str, settings: Callable[..., Settings]
+) -> None:
+    """As the writer: maintenance needs no more than that."""
+    with connect(database_url) as conn:
+        roles.create(conn, writer_password="w")
+        conn.execute(
+            "INSERT INTO outbox (outbox_id, world, topic, message_key, payload, state, due_at, done_at)"
+            " VALUES (gen_random_uuid(), 'real', 'signals', 'k', '{}', 'done', now(), now() - interval '2 days')"
+        )
+    url = make_url(database_url).set(username=roles.WRITER, password="w").render_as_string(hide_password=False)
+    services = Services(settings(), Endpoints(database_url=url, kafka_bootstrap_servers=kafka_server))
+    try:
+        assert live_maintenance.execute_in_process(instance=instance, resources={"services": services}).success
+        sampled = dict(select(database_url, "SELECT part, size_bytes FROM storage_samples"))
+        assert sampled.keys() == {"postgres", "kafka", "dagster"}
+        assert sampled["dagster"] > 0 < sampled["postgres"]
+        assert select(database_url, "SELECT count(*) FROM outbox") == [(0,)]
+        assert select(database_url, "SELECT count(*) > 5 FROM rollup_progress") == [(True,)]
+    finally:
+        with connect(database_url) as conn:
+            conn.execute(f"DROP OWNED BY {roles.WRITER}")
+            conn.execute(f"DROP ROLE {roles.WRITER}")
