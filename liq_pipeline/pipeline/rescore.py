@@ -26,21 +26,22 @@ from liq_pipeline.domain.worlds import World
 from liq_pipeline.errors import LiqError
 from liq_pipeline.pipeline.points import KeptLookback, Lookback, score_flows, score_market
 from liq_pipeline.scoring.assemble import PRESSURE_MAX_AGE
-from liq_pipeline.scoring.bars import BarArrays, Floats, Integers
+from liq_pipeline.scoring.bars import BarArrays, Floats, Integers, bars_between
 from liq_pipeline.scoring.model import ProbabilityModel
-from liq_pipeline.scoring.references import References
+from liq_pipeline.scoring.references import DAY_SECONDS, References
 from liq_pipeline.scoring.results import PointResult, PressureResult
 from liq_pipeline.scoring.version import score_version
 from liq_pipeline.settings import Settings
 from liq_pipeline.store import lookback, scores, worlds
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.inputs import Cut, Scope, scope_of
+from liq_pipeline.store.inputs import Cut, Scope, history_scope, scope_of
 from liq_pipeline.store.lookback import seconds_of
 
 HOUR: Final = timedelta(hours=1)
 HISTORY_SPAN: Final = timedelta(days=10)
 """Bars of so much history are built at once: the 31 days before it are read once per span."""
-HISTORY_POINTS: Final = 360
+HISTORY_POINTS: Final = 1440
+"""Points per transaction of history: what the arrays of a batch cost at its ends is spread over a day of minutes."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,12 @@ def rescore(
     world_name: str | None = None,
     load_model: Callable[[psycopg.Connection[Any]], ProbabilityModel | None] = lambda conn: None,
     stop: threading.Event | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> RescoreResult:
     """Score every point in [from_time, to_time] again; symbol: only that one (and no pressure is written).
 
-    world_name: None for the active one. Each batch commits on its own; `stop` ends it after the one under way. Raises
-    LiqError if there is nothing to score.
+    world_name: None for the active one. Each batch commits on its own; `stop` ends it after the one under way;
+    progress is called with (batches done, batches in all). Raises LiqError if there is nothing to score.
     """
     if to_time < from_time:
         raise LiqError(f"--to {to_time.isoformat()} lies before --from {from_time.isoformat()}")
@@ -103,7 +105,7 @@ def rescore(
         version = score_version(settings, None if model is None else model.model_id)
         total = RescoreResult(world.name, version, 0, 0, 0)
         run = _Run(conn, world, settings, symbol, from_time, to_time, model, version)
-        for batch in batches:
+        for number, batch in enumerate(batches, start=1):
             if stop is not None and stop.is_set():
                 break
             with conn.transaction():
@@ -114,6 +116,7 @@ def rescore(
                 pressures=total.pressures + done.pressures,
                 changed=total.changed + done.changed,
             )
+            progress(number, len(batches))
     if not total.risks and not total.pressures:
         span = f"from {from_time.isoformat()} to {to_time.isoformat()}"
         raise LiqError(f"nothing to score in {world.name} {span}: no tick ran and no price was known then")
@@ -164,11 +167,13 @@ def _unticked(
     step = settings.score_step
     start = -(-seconds_of(first) // step) * step
     grid = np.arange(start, seconds_of(last) + 1, step, dtype=np.int64)
-    hours = {seconds_of(hour) for hour in known - ticked}
-    points = np.array([point for point in grid.tolist() if point // 3600 * 3600 in hours], dtype=np.int64)
-    for begin in range(0, points.size, HISTORY_POINTS):
-        batch = points[begin : begin + HISTORY_POINTS]
-        yield _Batch(flows=batch, market=batch, cut=None)
+    hours = np.array([seconds_of(hour) for hour in known - ticked], dtype=np.int64)
+    points = grid[np.isin(grid // 3600 * 3600, hours)]
+    # A batch is read and looked back upon as one stretch: it must not reach over months without data.
+    for stretch in np.split(points, np.flatnonzero(np.diff(points) > DAY_SECONDS) + 1):
+        for begin in range(0, stretch.size, HISTORY_POINTS):
+            batch = stretch[begin : begin + HISTORY_POINTS]
+            yield _Batch(flows=batch, market=batch, cut=None)
 
 
 class _Run:
@@ -195,10 +200,15 @@ class _Run:
         self._version = version
         self._pressures: list[PressureResult] = []
         self._history: _HistoryLookback | None = None
+        self._history_scope: Scope | None = None
 
     def score(self, batch: _Batch) -> RescoreResult:
         """Score and write one batch in the caller's transaction."""
-        scope = scope_of(self._world, self._settings.risk, history=batch.cut is None)
+        scope = scope_of(self._world, self._settings.risk)
+        if batch.cut is None:
+            if self._history_scope is None:
+                self._history_scope = history_scope(self._conn, self._world, self._settings.risk)
+            scope = self._history_scope
         pressures: list[PressureResult] = []
         if batch.flows.size:
             source = self._source(scope, batch)
@@ -222,7 +232,9 @@ class _Run:
         if batch.cut is not None:
             return KeptLookback(self._conn, scope, self._settings)
         if self._history is None or not self._history.serves(scope, batch.market):
-            self._history = _HistoryLookback(self._conn, scope, self._settings, batch.market, seconds_of(self._to_time))
+            self._history = _HistoryLookback(
+                self._conn, scope, self._settings, batch.market, seconds_of(self._to_time), self._history
+            )
         return self._history
 
     def _write(self, points: Sequence[PointResult], pressures: Sequence[PressureResult]) -> RescoreResult:
@@ -245,10 +257,20 @@ class _Run:
 
 
 class _HistoryLookback:
-    """Bars of a span of history, built once from raw rows and not kept."""
+    """Bars of a span of history, built once from raw rows and not kept in the store.
+
+    before: the span in front of this one, whose bars are taken over where the look-back reaches into it: each bar of a
+    year is built once.
+    """
 
     def __init__(
-        self, conn: psycopg.Connection[Any], scope: Scope, settings: Settings, points: Integers, last_seconds: int
+        self,
+        conn: psycopg.Connection[Any],
+        scope: Scope,
+        settings: Settings,
+        points: Integers,
+        last_seconds: int,
+        before: _HistoryLookback | None = None,
     ) -> None:
         self._conn = conn
         self._scope = scope
@@ -257,7 +279,10 @@ class _HistoryLookback:
         self._last = min(last_seconds, self._first + int(HISTORY_SPAN.total_seconds()))
         self._last = max(self._last, int(points[-1]))
         span = np.arange(self._first, self._last + 1, settings.score_step, dtype=np.int64)
-        self._bars, self._references = lookback.bars_in_memory(conn, scope, span, settings.risk)
+        same = before is not None and (before._scope.symbols, before._scope.venues) == (scope.symbols, scope.venues)
+        earlier = before._bars if before is not None and same else None
+        self._bars: BarArrays
+        self._bars, self._references = lookback.bars_in_memory(conn, scope, span, settings.risk, before=earlier)
         self._flows: dict[int, tuple[int, Floats]] = {}
 
     def serves(self, scope: Scope, points: Integers) -> bool:
@@ -265,8 +290,10 @@ class _HistoryLookback:
         return scope.symbols == self._scope.symbols and self._first <= points[0] and points[-1] <= self._last
 
     def market(self, times_seconds: Integers, hours: int) -> tuple[BarArrays, References]:
-        """The whole span's bars; they reach far enough back for every point."""
-        return self._bars, self._references
+        """The bars that the points look back upon, and the span's references."""
+        first, last = self._bars.index_at(times_seconds[[0, -1]])
+        start = max(0, int(first) - self._bars.rows_of(hours))
+        return bars_between(self._bars, start, int(last) + 1), self._references
 
     def flows(self, days: Integers, last_seconds: int) -> list[tuple[int, Floats]]:
         """Each day's reference, built on first use."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import isnan
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -71,14 +72,13 @@ def point_results(
     """One PointResult per point, in order. pressures: ascending by time, reaching back PRESSURE_MAX_AGE."""
     times = [datetime.fromtimestamp(int(second), tz=UTC) for second in scored.points.time_seconds]
     newest = pressure_at(times, pressures)
-    observations = _observations(scored)
-    volatility = venue_mean(scored.risk.percentiles[f.VOLATILITY])
+    plain = _plain(scored)
     results = []
     for p, time in enumerate(times):
         risks, signals = {}, {}
         for s, symbol in enumerate(scored.symbols):
-            risks[symbol], notes = _risk_result(scored, observations, s, p, time, risk)
-            signals[symbol] = _signal_result(scored, risks[symbol], newest[p], notes, severity, s, p, volatility)
+            risks[symbol], notes = _risk_result(scored, plain, s, p, time, risk)
+            signals[symbol] = _signal_result(scored, plain, risks[symbol], newest[p], notes, severity, s, p)
         results.append(PointResult(time=time, risks=risks, signals=signals, pressure=newest[p]))
     return results
 
@@ -143,52 +143,133 @@ def _observations(scored: Scored) -> dict[str, Integers]:
     return least
 
 
+@dataclass(frozen=True)
+class _PlainComponent:
+    """A component of a batch: [symbol][point], venues' points and the look-back [symbol][venue][point].
+
+    expected: (position, name) of the venues that count for it. features: (name, name of its percentile) of its inputs.
+    """
+
+    long: Any
+    short: Any
+    share: Any
+    venue_long: Any
+    venue_short: Any
+    age: Any
+    observations: Any
+    expected: list[tuple[int, str]]
+    features: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """The arrays of a batch as nested lists, [symbol][point] or [symbol][venue][point].
+
+    Years of history are assembled number by number, and one number out of a list costs a tenth of one out of an array.
+    """
+
+    side: Any
+    lean: Any
+    score: Any
+    score_high: Any
+    long_squeeze: Any
+    short_squeeze: Any
+    coverage: Any
+    volatility: Any
+    price: Any
+    price_age: Any
+    features: dict[str, Any]
+    percentiles: dict[str, Any]
+    components: dict[str, _PlainComponent]
+    by_hours: dict[int, Any]
+    early_warning: Any
+    is_reduced: Any
+    outside: dict[str, Any]
+
+
+def _plain(scored: Scored) -> _Plain:
+    arrays, model = scored.risk, scored.probabilities
+    observations = _observations(scored)
+    components = {}
+    for name in COMPONENTS:
+        component = arrays.components[name]
+        expected = scored.expected.get(TOPIC[name])
+        components[name] = _PlainComponent(
+            long=component.long.tolist(),
+            short=component.short.tolist(),
+            share=component.share.tolist(),
+            venue_long=component.venue_long.tolist(),
+            venue_short=component.venue_short.tolist(),
+            age=scored.age_seconds[_AGE_OF[name]].tolist(),
+            observations=observations[name].tolist(),
+            expected=[(v, venue) for v, venue in enumerate(scored.venues) if expected is not None and expected[v]],
+            features=[(feature, f"{feature}_percentile") for feature in _FEATURES[name]],
+        )
+    return _Plain(
+        side=arrays.side.tolist(),
+        lean=arrays.lean.tolist(),
+        score=arrays.score.tolist(),
+        score_high=arrays.score_high.tolist(),
+        long_squeeze=arrays.long_squeeze.tolist(),
+        short_squeeze=arrays.short_squeeze.tolist(),
+        coverage=arrays.coverage.tolist(),
+        volatility=venue_mean(arrays.percentiles[f.VOLATILITY]).tolist(),
+        price=scored.points.now.price_usd.tolist(),
+        price_age=scored.age_seconds["price_usd"].tolist(),
+        features={name: values.tolist() for name, values in arrays.features.items()},
+        percentiles={name: values.tolist() for name, values in arrays.percentiles.items()},
+        components=components,
+        by_hours={} if model is None else {hours: array.tolist() for hours, array in model.by_hours.items()},
+        early_warning=None if model is None else model.early_warning.tolist(),
+        is_reduced=None if model is None or model.is_reduced is None else model.is_reduced.tolist(),
+        outside={} if model is None or model.outside is None else {n: at.tolist() for n, at in model.outside.items()},
+    )
+
+
 def _risk_result(
-    scored: Scored, observations: dict[str, Integers], s: int, p: int, time: datetime, settings: RiskSettings
+    scored: Scored, plain: _Plain, s: int, p: int, time: datetime, settings: RiskSettings
 ) -> tuple[RiskResult, list[str]]:
-    arrays = scored.risk
-    side = int(arrays.side[s, p])
+    side = plain.side[s][p]
     notes: list[str] = []
     inputs: dict[str, Any] = {}
     points: dict[str, float | None] = {}
-    for name in COMPONENTS:
-        component = arrays.components[name]
+    for name, component in plain.components.items():
         stored = component.short if side == SHORT else component.long
-        points[name] = _number(stored[s, p])
-        venues, states = _venues(scored, observations, name, s, p)
-        inputs[name] = {"share": _rounded(component.share[s, p], 4), "venues": venues}
-        note = _component_note(name, states, observations[name][s, :, p], scored, settings)
+        points[name] = _number(stored[s][p])
+        venues, states = _venues(scored, plain, component, s, p)
+        inputs[name] = {"share": _rounded(component.share[s][p], 4), "venues": venues}
+        note = _component_note(name, states, component.observations[s], p, scored, settings)
         if note:
             notes.append(note)
-    inputs["lean"] = _rounded(arrays.lean[s, p], 4)
-    prices = scored.points.now.price_usd[s, :, p]
+    inputs["lean"] = _rounded(plain.lean[s][p], 4)
+    changes = plain.features[f.PRICE_CHANGE][s]
     inputs["price"] = {
         "venues": {
             venue: {
-                "price_usd": float(prices[v]),
-                "age_seconds": _rounded(scored.age_seconds["price_usd"][s, v, p], 1),
-                "change_24h": _rounded(arrays.features[f.PRICE_CHANGE][s, v, p], 6),
+                "price_usd": price,
+                "age_seconds": _rounded(plain.price_age[s][v][p], 1),
+                "change_24h": _rounded(changes[v][p], 6),
             }
             for v, venue in enumerate(scored.venues)
-            if not np.isnan(prices[v])
+            if not isnan(price := plain.price[s][v][p])
         }
     }
-    coverage = float(arrays.coverage[s, p])
-    score = _number(arrays.score[s, p])
+    coverage = plain.coverage[s][p]
+    score = _number(plain.score[s][p])
     if score is None:
         notes.insert(0, f"coverage {coverage:.2f} is below {settings.min_coverage:g}: UNKNOWN")
     result = RiskResult(
         symbol=scored.symbols[s],
         time=time,
         score=score,
-        score_high=_number(arrays.score_high[s, p]),
+        score_high=_number(plain.score_high[s][p]),
         side="long" if side == LONG else "short" if side == SHORT else None,
         funding_points=points["funding"],
         open_interest_points=points["open_interest"],
         long_short_points=points["long_short"],
         liquidation_points=points["liquidation"],
-        long_squeeze=_number(arrays.long_squeeze[s, p]),
-        short_squeeze=_number(arrays.short_squeeze[s, p]),
+        long_squeeze=_number(plain.long_squeeze[s][p]),
+        short_squeeze=_number(plain.short_squeeze[s][p]),
         coverage=coverage,
         inputs=inputs,
     )
@@ -196,46 +277,47 @@ def _risk_result(
 
 
 def _venues(
-    scored: Scored, observations: dict[str, Integers], name: str, s: int, p: int
+    scored: Scored, plain: _Plain, component: _PlainComponent, s: int, p: int
 ) -> tuple[dict[str, Any], dict[str, VenueState]]:
     """What each expected venue said for a component, and whether it counts."""
-    arrays, component = scored.risk, scored.risk.components[name]
-    expected = scored.expected.get(TOPIC[name])
     said: dict[str, Any] = {}
     states: dict[str, VenueState] = {}
-    for v, venue in enumerate(scored.venues):
-        if expected is None or not expected[v]:
-            continue
-        age = scored.age_seconds[_AGE_OF[name]][s, v, p]
-        long = component.venue_long[s, v, p]
-        if not np.isnan(long):
+    for v, venue in component.expected:
+        age = component.age[s][v][p]
+        long = component.venue_long[s][v][p]
+        if not isnan(long):
             states[venue] = "counted"
-        elif np.isnan(age):
+        elif isnan(age):
             states[venue] = "silent"
-        elif observations[name][s, v, p] < scored.references.needed:
+        elif component.observations[s][v][p] < scored.references.needed:
             states[venue] = "warming"
         else:
             states[venue] = "no look-back"
         entry: dict[str, Any] = {"state": states[venue]}
-        if not np.isnan(age):
-            entry["age_seconds"] = _rounded(age, 1)
-            for feature in _FEATURES[name]:
-                value, rank = arrays.features[feature][s, v, p], arrays.percentiles[feature][s, v, p]
-                if not np.isnan(value):
-                    entry[feature] = _significant(float(value))
-                if not np.isnan(rank):
-                    entry[f"{feature}_percentile"] = _rounded(rank, 4)
-        if not np.isnan(long):
-            entry["long_points"] = _rounded(long, 4)
-            entry["short_points"] = _rounded(component.venue_short[s, v, p], 4)
+        if not isnan(age):
+            entry["age_seconds"] = round(age, 1)
+            for feature, rank_name in component.features:
+                value, rank = plain.features[feature][s][v][p], plain.percentiles[feature][s][v][p]
+                if not isnan(value):
+                    entry[feature] = _significant(value)
+                if not isnan(rank):
+                    entry[rank_name] = round(rank, 4)
+        if not isnan(long):
+            entry["long_points"] = round(long, 4)
+            entry["short_points"] = _rounded(component.venue_short[s][v][p], 4)
         said[venue] = entry
     return said, states
 
 
 def _component_note(
-    name: str, states: dict[str, VenueState], observations: Integers, scored: Scored, settings: RiskSettings
+    name: str,
+    states: dict[str, VenueState],
+    observations: Any,
+    p: int,
+    scored: Scored,
+    settings: RiskSettings,
 ) -> str:
-    """What limits a component, or nothing."""
+    """What limits a component, or nothing. observations: [venue][point] of one symbol."""
     word = WORDS[name]
     if not states:
         return f"{word}: no source"
@@ -245,7 +327,7 @@ def _component_note(
         parts.append(f"{word}: {', '.join(silent)} silent")
     warming = [venue for venue, state in states.items() if state == "warming"]
     if warming:
-        most = max(int(observations[scored.venues.index(venue)]) for venue in warming)
+        most = max(observations[scored.venues.index(venue)][p] for venue in warming)
         parts.append(_warming(word, most, scored.references.needed, settings.min_lookback_hours))
     holes = [venue for venue, state in states.items() if state == "no look-back"]
     if holes:
@@ -261,24 +343,23 @@ def _warming(word: str, observations: int, needed: int, min_lookback_hours: int)
 
 def _signal_result(
     scored: Scored,
+    plain: _Plain,
     risk: RiskResult,
     pressure: PressureResult | None,
     notes: list[str],
     severity: SeveritySettings,
     s: int,
     p: int,
-    volatility: Floats,
 ) -> SignalResult:
     value = None if pressure is None else pressure.score
     if value is None:
         why = "no pressure of the last 60 s" if pressure is None else pressure.inputs.get("note", "unknown")
         notes = [f"{FLOW_SIDE_BLIND} ({why})", *notes]
-    model = scored.probabilities
-    by_hours = {} if model is None else {h: _number(array[s, p]) for h, array in model.by_hours.items()}
-    knows = model is not None and by_hours.get(4) is not None
-    if model is not None and model.is_reduced is not None and bool(model.is_reduced[s, p]):
+    by_hours = {hours: _number(values[s][p]) for hours, values in plain.by_hours.items()}
+    knows = by_hours.get(4) is not None
+    if plain.is_reduced is not None and plain.is_reduced[s][p]:
         notes = [*notes, PROBABILITY_REDUCED]
-    outside = [] if model is None or model.outside is None else [n for n, at in model.outside.items() if bool(at[s, p])]
+    outside = [name for name, at in plain.outside.items() if at[s][p]]
     if knows and outside:
         notes = [*notes, f"{PROBABILITY_OUTSIDE} ({', '.join(name.replace('_', ' ') for name in outside)})"]
     return SignalResult(
@@ -294,19 +375,17 @@ def _signal_result(
         cascade_probability_4h=by_hours.get(4),
         cascade_probability_24h=by_hours.get(24),
         model_id=scored.model_id,
-        early_warning=bool(model.early_warning[s, p]) if model is not None and knows else None,
-        baseline_volatility_percentile=_number(volatility[s, p]),
+        early_warning=plain.early_warning[s][p] if knows else None,
+        baseline_volatility_percentile=_number(plain.volatility[s][p]),
     )
 
 
-def _number(value: Any) -> float | None:
-    number = float(value)
-    return None if np.isnan(number) else number
+def _number(value: float) -> float | None:
+    return None if isnan(value) else float(value)
 
 
-def _rounded(value: Any, digits: int) -> float | None:
-    number = float(value)
-    return None if np.isnan(number) else round(number, digits)
+def _rounded(value: float, digits: int) -> float | None:
+    return None if isnan(value) else round(float(value), digits)
 
 
 def _significant(value: float) -> float:

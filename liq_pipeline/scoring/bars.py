@@ -9,7 +9,9 @@ that a sum is exact and a slice equals a batch bit for bit. Unknown is NaN, and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -112,6 +114,18 @@ def bars_between(bars: BarArrays, first: int, stop: int) -> BarArrays:
     }
     start = bars.start_seconds + first * bars.step_seconds
     return BarArrays(bars.symbols, bars.venues, start, bars.step_seconds, **cut)
+
+
+def joined(parts: Sequence[BarArrays]) -> BarArrays:
+    """Bars that follow each other without a gap, of the same symbols and venues, as one."""
+    first = parts[0]
+    for one, following in pairwise(parts):
+        if following.start_seconds != one.start_seconds + one.count * one.step_seconds:
+            raise ValueError("bars that are joined must follow each other")
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in LEVEL_FIELDS + CENTS_FIELDS
+    }
+    return BarArrays(first.symbols, first.venues, first.start_seconds, first.step_seconds, **arrays)
 
 
 def points_on_bars(bars: BarArrays, index: Integers | None = None) -> Points:

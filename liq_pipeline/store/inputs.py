@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+import msgspec
 import numpy as np
 import psycopg
 from psycopg import sql
@@ -107,6 +108,31 @@ def scope_of(world: World, risk: RiskSettings, *, history: bool = False) -> Scop
         flow_venues=tuple(sorted(expected[FLOW_TOPIC].venues)) if FLOW_TOPIC in expected else (),
         current_origins="live" if world.is_real and not history else "all",
     )
+
+
+def history_scope(conn: psycopg.Connection[Any], world: World, risk: RiskSettings) -> Scope:
+    """The scope of hours in which no tick ran: of the expected venues those that the store holds anything of.
+
+    A live venue of which no archive exists did not fall silent in 2021: counting it as such would leave all history
+    below the least coverage. The venues that are left stand in each score's inputs.
+    """
+    expected = dict(world.manifest.expected)
+    for topic in MARKET_TOPICS:
+        of = expected.pop(topic, None)
+        if of is None:
+            continue
+        rows = conn.execute(
+            sql.SQL(
+                "SELECT v FROM unnest(%(venues)s::text[]) AS v WHERE EXISTS (SELECT FROM {table} AS t,"
+                " unnest(%(symbols)s::text[]) AS s WHERE t.world = %(world)s AND t.symbol = s AND t.venue = v)"
+            ).format(table=sql.Identifier(topic)),
+            {"venues": list(of.venues), "symbols": list(world.manifest.symbols), "world": world.name},
+        ).fetchall()
+        heard = {venue for (venue,) in rows}
+        if heard:
+            expected[topic] = msgspec.structs.replace(of, venues=tuple(v for v in of.venues if v in heard))
+    manifest = msgspec.structs.replace(world.manifest, expected=expected)
+    return scope_of(msgspec.structs.replace(world, manifest=manifest), risk, history=True)
 
 
 def current_values(conn: psycopg.Connection[Any], scope: Scope, times_us: Integers, cut: Cut | None = None) -> Current:
@@ -264,8 +290,9 @@ def _rows(
     }
     for symbol, venue, event_us, known_us, is_archive, hours, numbers in fetch_arrays(conn, query, parameters):
         ages = np.where(is_archive == 1, max(limits[venue], archive_us), limits[venue])
-        if grace_us:
-            ages = ages + np.rint(hours * _HOUR_US).astype(np.int64)
+        # Archives have no rate being accrued: the settled one is in force until the next settlement, for a point too.
+        holds = (is_archive == 1) | (grace_us > 0)
+        ages = ages + np.where(holds, np.rint(hours * _HOUR_US).astype(np.int64), 0)
         yield scope.symbols.index(symbol), scope.venues.index(venue), event_us, known_us, ages, numbers
 
 

@@ -29,7 +29,9 @@ from liq_pipeline.scoring.bars import (
     Booleans,
     Floats,
     Integers,
+    bars_between,
     empty_bars,
+    joined,
 )
 from liq_pipeline.scoring.references import (
     DAY_SECONDS,
@@ -212,11 +214,28 @@ def flow_references(
 
 
 def bars_in_memory(
-    conn: psycopg.Connection[Any], scope: Scope, times_seconds: Integers, risk: RiskSettings, cut: Cut | None = None
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    times_seconds: Integers,
+    risk: RiskSettings,
+    cut: Cut | None = None,
+    before: BarArrays | None = None,
 ) -> tuple[BarArrays, References]:
-    """Bars and references for points that no tick has scored (archives), built from raw rows and not kept."""
+    """Bars and references for points that no tick has scored (archives), built from raw rows and not kept.
+
+    before: bars of the same scope and cut that were built for earlier points; those that still serve are taken over.
+    """
     first, last = _first_bar(times_seconds, risk), _floor_bar(int(times_seconds[-1]))
-    bars = build_bars(conn, scope, first, (last - first) // STEP_SECONDS + 1, cut=cut)
+    parts = []
+    start = first
+    if before is not None and before.start_seconds <= first <= int(before.end_seconds[-1]):
+        kept = bars_between(before, (first - before.start_seconds) // STEP_SECONDS, before.count)
+        parts.append(kept)
+        start = int(kept.end_seconds[-1]) + STEP_SECONDS
+    for begin in range(start, last + STEP_SECONDS, BUILD_CHUNK * STEP_SECONDS):
+        count = min(BUILD_CHUNK, (last - begin) // STEP_SECONDS + 1)
+        parts.append(build_bars(conn, scope, begin, count, cut=cut))
+    bars = joined(parts)
     references = build_references(
         bars,
         features.on_bars(bars),

@@ -192,6 +192,41 @@ class TestHistoryWithoutTicks:
         assert {coverage for *_, coverage in scores} == {0.8}
         assert all(score is not None for _, _, score, _ in scores)
 
+    def test_however_history_is_cut_into_spans_and_batches_the_bits_are_the_same(
+        self, database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The bars of one span are taken over into the next; a year is cut into some forty."""
+        self.backfilled(database_url)
+        again(database_url)
+        monkeypatch.setattr("liq_pipeline.pipeline.rescore.HISTORY_SPAN", 10 * MINUTE)
+        monkeypatch.setattr("liq_pipeline.pipeline.rescore.HISTORY_POINTS", 4)
+        monkeypatch.setattr("liq_pipeline.store.lookback.BUILD_CHUNK", 100)
+        again(database_url)
+        assert values(database_url, "liquidation_risk", RISK, 1) == values(database_url, "liquidation_risk", RISK, 0)
+        assert values(database_url, "signals", SIGNAL, 1) == values(database_url, "signals", SIGNAL, 0)
+
+    def test_a_venue_without_any_history_is_not_held_against_it(self, database_url: str) -> None:
+        """Live it is expected and its silence lowers the coverage; of 2021 nothing of it exists."""
+        self.backfilled(database_url)
+        with connect(database_url) as conn:
+            conn.execute("DELETE FROM prices WHERE venue = 'beta'")
+            conn.execute("DELETE FROM open_interest WHERE venue = 'beta'")
+        again(database_url)
+        scores = values(database_url, "liquidation_risk", "symbol, time, coverage, inputs", 0)
+        assert {coverage for _, _, coverage, _ in scores} == {0.8}
+        assert {tuple(inputs["open_interest"]["venues"]) for *_, inputs in scores} == {("alpha",)}
+        assert {tuple(sorted(inputs["funding"]["venues"])) for *_, inputs in scores} == {("alpha", "beta")}
+
+    def test_an_archives_settled_rate_is_in_force_until_the_next_settlement(self, database_url: str) -> None:
+        self.backfilled(database_url)
+        with connect(database_url) as conn:
+            conn.execute("UPDATE funding_rates SET kind = 'settled', interval_hours = 8")
+            conn.execute("DELETE FROM funding_rates WHERE extract(hour FROM event_time) NOT IN (0, 8, 16)")
+            conn.execute("DELETE FROM funding_rates WHERE extract(minute FROM event_time) <> 0")
+        again(database_url)
+        points = values(database_url, "liquidation_risk", "symbol, time, funding_points", 0)
+        assert all(funding is not None for *_, funding in points)
+
     def test_it_keeps_no_bars_so_a_later_tick_finds_its_own_past(self, database_url: str) -> None:
         self.backfilled(database_url)
         again(database_url)
