@@ -14,6 +14,7 @@ from dagster import Definitions, in_process_executor
 from liq_pipeline.defs import lineage
 from liq_pipeline.defs.alerts import alert_delivery
 from liq_pipeline.defs.checks import checks_job, thorough_checks
+from liq_pipeline.defs.history import load_history, score_history
 from liq_pipeline.defs.ingest import live_ingest
 from liq_pipeline.defs.live import live_tick, tick_job
 from liq_pipeline.defs.maintenance import live_maintenance
@@ -25,7 +26,14 @@ from liq_pipeline.defs.sensors import SENSORS
 def build_definitions(*, resources: Mapping[str, Any] | None = None) -> Definitions:
     """All definitions. resources: replacements by name, for tests."""
     return Definitions(
-        assets=[*lineage.source_specs(), *lineage.topic_specs(), live_tick, *lineage.outside_specs()],
+        assets=[
+            *lineage.source_specs(),
+            *lineage.topic_specs(),
+            live_tick,
+            load_history,
+            score_history,
+            *lineage.outside_specs(),
+        ],
         asset_checks=[thorough_checks],
         jobs=[tick_job, live_ingest, alert_delivery, checks_job, live_maintenance],
         schedules=SCHEDULES,

@@ -21,6 +21,7 @@ FEATURES: Final = "features"
 SCORES: Final = "scores"
 SIGNALS: Final = "signals"
 OUTSIDE: Final = "outside"
+HISTORY: Final = "history"
 """Groups, in the order in which data passes them."""
 
 TOPIC: Final = {name: AssetKey(["topics", name]) for name in (*IN_TOPICS, *OUT_TOPICS)}
@@ -31,6 +32,10 @@ LIQUIDATION_RISK: Final = AssetKey(["live", "liquidation_risk"])
 STABLECOIN_PRESSURE: Final = AssetKey(["live", "stablecoin_pressure"])
 LIVE_SIGNALS: Final = AssetKey(["live", "signals"])
 LIVE_ALERTS: Final = AssetKey(["live", "alerts"])
+
+PUBLIC_ARCHIVES: Final = AssetKey(["sources", "public_archives"])
+HISTORY_OBSERVATIONS: Final = AssetKey(["history", "observations"])
+HISTORY_SIGNALS: Final = AssetKey(["history", "signals"])
 
 CHANNELS: Final = AssetKey(["outside", "alert_channels"])
 DASHBOARD: Final = AssetKey(["outside", "grafana_cascade_monitor"])

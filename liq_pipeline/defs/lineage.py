@@ -34,6 +34,12 @@ _SOURCES: Final[dict[str, tuple[str, set[str], tuple[str, ...]]]] = {
         {"api", "ethereum"},
         ("stablecoin_flows",),
     ),
+    "public_archives": (
+        "Files that exchanges publish of past days, and the history that venues serve: loaded by `history/` assets or "
+        "`liq backfill`.",
+        {"file", "api"},
+        _MARKET,
+    ),
     "recording": (
         "Files with days as they were, played with watermarks at any speed (recorded worlds).",
         {"file"},

@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from dagster import DagsterRunStatus
+from dagster import AssetKey, DagsterRunStatus
 from dagster._core.launcher.base import WorkerStatus
 from dagster._core.remote_origin import RemoteJobOrigin
 from dagster._core.storage.tags import GRPC_INFO_TAG
@@ -20,7 +20,7 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._grpc.client import DagsterGrpcClient
 
-from liq_pipeline.launcher.coordinator import LANE_TAG, LIVE_LANE, LaneRunCoordinator
+from liq_pipeline.launcher.coordinator import HEAVY_LANE, LANE_TAG, LIVE_LANE, LaneRunCoordinator
 from liq_pipeline.launcher.run_launcher import WORKER_TAG
 from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
@@ -36,15 +36,19 @@ class Deployment:
         self.stack = stack
         self.workspace = workspace
 
-    def submit(self, job_name: str, **tags: str) -> str:
-        """What the sensor daemon and the UI do."""
+    def submit(self, job_name: str, *, assets: Iterable[AssetKey] | None = None, **tags: str) -> str:
+        """What the sensor daemon and the UI do. assets: the run is of these, as a backfill from the asset graph is."""
         context = self.workspace.create_request_context()
         (repository,) = context.get_code_location(LOCATION).get_repositories().values()
         job = repository.get_full_job(job_name)
         origin: RemoteJobOrigin = job.get_remote_origin()
         recon = self.stack.reconstructable(job_name)
         run = self.stack.instance.create_run_for_job(
-            recon.get_definition(), tags=tags, remote_job_origin=origin, job_code_origin=job.get_python_origin()
+            recon.get_definition(),
+            tags=tags,
+            remote_job_origin=origin,
+            job_code_origin=job.get_python_origin(),
+            asset_selection=None if assets is None else frozenset(assets),
         )
         with self.stack.variables():
             self.stack.instance.submit_run(run.run_id, context)
@@ -104,6 +108,17 @@ def test_any_other_run_waits_in_the_queue_and_starts_warm(deployment: Deployment
             assert error is None
     stack.wait_status(run_id, DagsterRunStatus.SUCCESS, 20)
     assert WORKER_TAG in stack.run(run_id).tags
+
+
+def test_runs_of_history_alone_take_the_heavy_lane_and_may_last_long(deployment: Deployment) -> None:
+    history, live = AssetKey(["history", "hours"]), AssetKey("first")
+    lone = deployment.stack.run(deployment.submit("patient", assets=[history]))
+    mixed = deployment.stack.run(deployment.submit("patient", assets=[history, live]))
+    assert lone.tags[LANE_TAG] == HEAVY_LANE
+    assert int(lone.tags["dagster/max_runtime"]) > 86_400
+    assert LANE_TAG not in mixed.tags
+    for run in (lone, mixed):
+        assert deployment.stack.instance.run_coordinator.cancel_run(run.run_id)
 
 
 def test_heavy_runs_go_one_after_the_other_and_live_ones_pass_them(deployment: Deployment) -> None:

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetCheckKey, AssetKey, DefaultScheduleStatus, DefaultSensorStatus, Definitions
+from dagster import (
+    AssetCheckKey,
+    AssetKey,
+    BackfillPolicy,
+    DefaultScheduleStatus,
+    DefaultSensorStatus,
+    Definitions,
+    HourlyPartitionsDefinition,
+)
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.repository_definition import RepositoryDefinition
 
@@ -125,6 +133,16 @@ def test_importing_the_definitions_brings_no_heavy_library() -> None:
     code = f"import liq_pipeline.definitions, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_history_has_hours_of_its_own_and_one_run_serves_a_range(graph: AssetGraph) -> None:
+    for key in (keys.HISTORY_OBSERVATIONS, keys.HISTORY_SIGNALS):
+        node = graph.get(key)
+        assert isinstance(node.partitions_def, HourlyPartitionsDefinition)
+        assert node.partitions_def.timezone == "UTC"
+        assert node.backfill_policy == BackfillPolicy.single_run()
+    assert graph.get(keys.HISTORY_SIGNALS).parent_keys == {keys.HISTORY_OBSERVATIONS}
+    assert not any(graph.get(key).partitions_def for key in graph.get_all_asset_keys() if key.path[0] != "history")
 
 
 def test_unknown_keys_are_not_in_the_graph(graph: AssetGraph) -> None:

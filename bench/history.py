@@ -1,0 +1,209 @@
+"""How long a year of history takes: hourly partitions of 20 symbols, scored from stored data in one Dagster run.
+
+Belongs here: measuring. Does not: anything that the product needs.
+
+One run, one machine, one database. A year of 5-minute rows is written into the tables; then, beside a simulated market
+whose ticks go on, the asset history/signals is brought up to date for one quarter and for four, each as the one run
+that a backfill from the asset graph makes, through the queue and the heavy lane. Printed: time in all, per million
+rows, CPU of the run's process, how it grows, and what the ticks took without and beside it.
+"""
+
+# ruff: noqa: S608 - statements out of own constants
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psutil
+import psycopg
+import requests
+
+from bench.ticks import Deployment, quantile, symbol_names
+from liq_pipeline.domain.worlds import REAL, Expectation, Manifest, World
+from liq_pipeline.launcher.run_launcher import WORKER_TAG
+from liq_pipeline.runtime.home import Home
+from liq_pipeline.store import worlds
+from liq_pipeline.store.connection import connect
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+LOOK_BACK = timedelta(days=32)
+QUARTER = timedelta(days=91)
+TICK_SYMBOLS = 2
+VENUE = "binance"
+TOPICS = ("prices", "funding_rates", "open_interest", "long_short_ratio")
+LAUNCH = """
+mutation Launch($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message }
+  }
+}
+"""
+_PROVENANCE = "origin, event_time_source, received_at, known_at, kafka_cluster, kafka_partition, kafka_offset"
+_STORED = "'archive', 'venue', t, t + interval '5 min', 1, 0, 0"
+_SERIES = (
+    "FROM unnest(%(symbols)s::text[]) WITH ORDINALITY AS s (sym, n),"
+    " generate_series(%(first)s::timestamptz, %(last)s, %(step)s::interval) AS t"
+)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One backfill. rows: risk rows written."""
+
+    seconds: float
+    cpu_seconds: float
+    rows: int
+    ticks: Sequence[float]
+    """Seconds from the sensor's decision to committed scores, of the ticks meanwhile."""
+
+
+def fill(conn: psycopg.Connection[tuple[object, ...]], symbols: Sequence[str], last: datetime) -> int:
+    """Write the rows an archive backfill would have left; how many."""
+    expectation = Expectation(venues=(VENUE,), cadence_seconds=10)
+    manifest = Manifest(symbols=tuple(symbols), expected=dict.fromkeys(TOPICS, expectation))
+    world = World(name=REAL, kind="real", market_step_seconds=10, flows_step_seconds=15, manifest=manifest)
+    worlds.register(conn, world, activate=False)
+    span = {"symbols": list(symbols), "first": START - LOOK_BACK, "last": last, "step": timedelta(minutes=5)}
+    head = f"world, symbol, venue, event_time, {_PROVENANCE}"
+    values = f"'{REAL}', sym, '{VENUE}', t, {_STORED}"
+    wave = "sin(extract(epoch FROM t) / 90000 + n) + 0.1 * sin(extract(epoch FROM t) / 7000 * n) + 0.02 * random()"
+    statements = [
+        (f"INSERT INTO prices ({head}, price_usd) SELECT {values}, 1000 * n * (1 + 0.04 * ({wave})) {_SERIES}", span),
+        (
+            f"INSERT INTO open_interest ({head}, open_interest_base)"
+            f" SELECT {values}, 50000 * n * (1 + 0.1 * ({wave})) {_SERIES}",
+            span,
+        ),
+        (
+            f"INSERT INTO long_short_ratio ({head}, kind, period_minutes, long_share, short_share, ratio)"
+            f" SELECT {values}, 'accounts', 5, x, 1 - x, x / (1 - x)"
+            f" FROM (SELECT sym, t, 0.55 + 0.05 * ({wave}) AS x {_SERIES}) AS shares",
+            span,
+        ),
+        (
+            f"INSERT INTO funding_rates ({head}, kind, rate, interval_hours, rate_per_8h)"
+            f" SELECT {values}, 'settled', x, 8, x FROM (SELECT sym, t, 0.0001 * ({wave}) AS x {_SERIES}) AS rates",
+            span | {"step": timedelta(hours=8)},
+        ),
+    ]
+    written = 0
+    for statement, parameters in statements:
+        written += conn.execute(statement, parameters).rowcount  # type: ignore[arg-type]
+    conn.commit()
+    conn.autocommit = True
+    for topic in TOPICS:
+        conn.execute(f"ANALYZE {topic}")  # type: ignore[arg-type]
+    return written
+
+
+def backfill(deployment: Deployment, first: datetime, last: datetime, patience_seconds: float) -> Figures:
+    """Start one from the asset graph, as the UI does, and wait for its run."""
+    hours = int((last - first) / timedelta(hours=1))
+    names = [f"{first + timedelta(hours=hour):%Y-%m-%d-%H:%M}" for hour in range(hours)]
+    params = {"assetSelection": [{"path": ["history", "signals"]}], "partitionNames": names}
+    url = f"http://127.0.0.1:{deployment.ports['dagster']}/graphql"
+    before = _risks(deployment)
+    began = deployment.query("SELECT clock_timestamp()", {}, dagster=True)[0][0]
+    started = time.monotonic()
+    answer = requests.post(url, json={"query": LAUNCH, "variables": {"params": params}}, timeout=60).json()
+    launched = answer["data"]["launchPartitionBackfill"]
+    if launched["__typename"] != "LaunchBackfillSuccess":
+        raise SystemExit(f"the backfill was not started: {launched}")
+    cpu = 0.0
+    while True:
+        if time.monotonic() - started > patience_seconds:
+            raise SystemExit(f"the backfill of {hours} hours took more than {patience_seconds:.0f} s")
+        time.sleep(1.0)
+        rows = deployment.query(
+            "SELECT r.status, (SELECT value FROM run_tags t WHERE t.run_id = r.run_id AND key = %(worker)s)"
+            " FROM runs r JOIN run_tags b ON b.run_id = r.run_id AND b.key = 'dagster/backfill' AND b.value = %(id)s",
+            {"id": launched["backfillId"], "worker": WORKER_TAG},
+            dagster=True,
+        )
+        if not rows:
+            continue
+        if len(rows) > 1:
+            raise SystemExit(f"{len(rows)} runs were started where one was promised")
+        status, worker = rows[0]
+        cpu = max(cpu, _cpu_seconds(worker))
+        if status in ("SUCCESS", "FAILURE", "CANCELED"):
+            break
+    if status != "SUCCESS":
+        raise SystemExit(f"the run ended as {status}")
+    ticks = [tick.to_scores for run in deployment.runs_since(began) if (tick := deployment.tick(run)) is not None]
+    return Figures(time.monotonic() - started, cpu, _risks(deployment) - before, ticks)
+
+
+def _cpu_seconds(worker: str | None) -> float:
+    """Of the run's process so far; 0 where it is not there any more."""
+    if not worker:
+        return 0.0
+    try:
+        times = psutil.Process(json.loads(worker)["pid"]).cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
+
+
+def _risks(deployment: Deployment) -> int:
+    found = deployment.query("SELECT count(*) FROM liquidation_risk WHERE world = 'real'", {}, dagster=False)
+    return int(found[0][0])  # type: ignore[call-overload]
+
+
+def quiet_ticks(deployment: Deployment, seconds: float) -> list[float]:
+    """What the ticks take with nothing beside them."""
+    began = deployment.query("SELECT clock_timestamp()", {}, dagster=True)[0][0]
+    time.sleep(seconds)
+    return [tick.to_scores for run in deployment.runs_since(began) if (tick := deployment.tick(run)) is not None]
+
+
+def main(arguments: list[str]) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench history", description=__doc__)
+    parser.add_argument("--history-symbols", type=int, default=20)
+    parser.add_argument("--history-quarters", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--history-step", type=int, default=300, help="seconds between scores; archives have 300")
+    parser.add_argument("--history-patience", type=float, default=7200)
+    options, _ = parser.parse_known_args(arguments)
+    with ExitStack() as exits:
+        folder = exits.enter_context(tempfile.TemporaryDirectory(prefix="liq-bench-"))
+        Path(folder).chmod(0o711)
+        os.environ["LIQ_SCORE_STEP"] = str(options.history_step)
+        deployment = Deployment(Home(Path(folder)), TICK_SYMBOLS)
+        exits.callback(deployment.stop)
+        deployment.start()
+        symbols = symbol_names(options.history_symbols)
+        with connect(deployment.url) as conn:
+            started = time.monotonic()
+            stored = fill(conn, symbols, START + max(options.history_quarters) * QUARTER)
+        print(
+            f"\nhistory, {len(symbols)} symbols, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f};"
+            f" {stored:,} stored rows written in {time.monotonic() - started:.0f} s",
+            flush=True,
+        )
+        exits.enter_context(deployment.dagster(stock=False))
+        time.sleep(30)
+        alone = quiet_ticks(deployment, 120)
+        print(f"  ticks alone: p50 {quantile(alone, 0.5):.2f} s, p95 {quantile(alone, 0.95):.2f} s", flush=True)
+        per_million: list[float] = []
+        for quarters in options.history_quarters:
+            figures = backfill(deployment, START, START + quarters * QUARTER, options.history_patience)
+            per_million.append(figures.cpu_seconds / figures.rows * 1e6)
+            print(
+                f"  {quarters} quarter(s): {figures.rows:,} scores in {figures.seconds:.0f} s,"
+                f" {figures.seconds / figures.rows * 1e6:.0f} s and {per_million[-1]:.0f} CPU-s per million;"
+                f" ticks beside it ({len(figures.ticks)}): p50 {quantile(figures.ticks, 0.5):.2f} s,"
+                f" p95 {quantile(figures.ticks, 0.95):.2f} s",
+                flush=True,
+            )
+        grows = per_million[-1] / per_million[0]
+        print(f"  CPU per row, {options.history_quarters[-1]} quarters to {options.history_quarters[0]}: {grows:.2f}")
