@@ -33,6 +33,11 @@ def second() -> MaterializeResult:  # type: ignore[type-arg]
     return MaterializeResult(metadata={"rows": 3})
 
 
+@asset(key=["history", "hours"])
+def hours() -> None:
+    """An asset of history."""
+
+
 @asset_check(asset=second)
 def second_is_sound() -> AssetCheckResult:
     return AssetCheckResult(passed=True)
@@ -93,10 +98,11 @@ def failing() -> None:
 
 
 defs = Definitions(
-    assets=[first, second],
+    assets=[first, second, hours],
     asset_checks=[second_is_sound],
     jobs=[
-        define_asset_job("quick", selection="*", executor_def=in_process_executor),
+        define_asset_job("quick", selection=[first, second], executor_def=in_process_executor),
+        define_asset_job("past", selection=[first, hours], executor_def=in_process_executor),
         patient,
         deaf,
         leaving,

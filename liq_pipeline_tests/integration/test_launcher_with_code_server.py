@@ -112,8 +112,8 @@ def test_any_other_run_waits_in_the_queue_and_starts_warm(deployment: Deployment
 
 def test_runs_of_history_alone_take_the_heavy_lane_and_may_last_long(deployment: Deployment) -> None:
     history, live = AssetKey(["history", "hours"]), AssetKey("first")
-    lone = deployment.stack.run(deployment.submit("patient", assets=[history]))
-    mixed = deployment.stack.run(deployment.submit("patient", assets=[history, live]))
+    lone = deployment.stack.run(deployment.submit("past", assets=[history]))
+    mixed = deployment.stack.run(deployment.submit("past", assets=[history, live]))
     assert lone.tags[LANE_TAG] == HEAVY_LANE
     assert int(lone.tags["dagster/max_runtime"]) > 86_400
     assert LANE_TAG not in mixed.tags
