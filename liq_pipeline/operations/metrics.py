@@ -22,6 +22,8 @@ LOOK_SECONDS = 5.0
 """A look at the system is kept this long: a scrape must not cost the tick its database."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 HEALTH_NUMBER = {"healthy": 0, "degraded": 1, "down": 2}
+OUTBOX_STATES = ("due", "failed", "held")
+"""None of them is known to be zero as well, once the database has answered."""
 SOURCE_STATES = ("starting", "up", "degraded", "down", "off")
 
 
@@ -79,8 +81,9 @@ class StatusCollector(Collector):
                 sources.add_metric((source["name"], state), float(source["state"] == state))
         yield sources
         outbox = GaugeMetricFamily("liq_outbox_messages", "messages by state", labels=("state",))
-        for state, count in status.alerts.get("outbox", {}).items():
-            outbox.add_metric((state,), count)
+        if "outbox" in status.alerts:
+            for state, count in {**dict.fromkeys(OUTBOX_STATES, 0), **status.alerts["outbox"]}.items():
+                outbox.add_metric((state,), count)
         yield outbox
         yield from gauge("alerts_open", "open alerts", status.alerts.get("open"))
         yield from gauge("dead_letters", "messages that did not fit", status.dead_letters.get("total"))
@@ -91,6 +94,9 @@ class StatusCollector(Collector):
             yield from gauge("storage_growth_bytes_per_day", "growth over up to 30 days", part["bytes_per_day"], labels)
         yield from gauge("disk_free_bytes", "room on the home's disk", status.storage.get("disk_free_bytes"))
         yield from gauge("disk_days_until_full", "at the measured growth", status.storage.get("days_until_full"))
+        yield from gauge(
+            "supervisor_silence_seconds", "since the supervisor last moved", status.supervisor_silence_seconds
+        )
 
 
 class _Remembered:

@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 from liq_pipeline.bus.topics import IN_TOPICS, wire_name
 from liq_pipeline.operations import growth
 from liq_pipeline.runtime.endpoints import Endpoints
+from liq_pipeline.runtime.home import SUPERVISOR_SILENCE_SECONDS, Home
 from liq_pipeline.settings import Settings
 from liq_pipeline.store.connection import connect
 
@@ -49,6 +50,8 @@ class Status:
     gaps_open: int | None = None
     storage: dict[str, Any] = field(default_factory=dict)
     """Storage.as_dict(): size and growth of each part, room on the disk, days until it is full."""
+    supervisor_silence_seconds: float | None = None
+    """None where no supervisor runs the parts."""
 
     def problem(self, sentence: str, *, down: bool = False) -> None:
         """Note a finding; `down` for what makes the monitor blind as a whole."""
@@ -63,6 +66,7 @@ def collect_status(settings: Settings, endpoints: Endpoints, now: datetime | Non
     """Ask the database, Kafka and the process table. Never raises for a server that is away: that is a finding."""
     status = read_store(settings, endpoints, now or datetime.now(UTC))
     _read_kafka(settings, endpoints, status)
+    _read_supervisor(settings, status)
     return status
 
 
@@ -84,6 +88,15 @@ def read_store(settings: Settings, endpoints: Endpoints, moment: datetime) -> St
     except psycopg.Error as error:
         status.problem(f"The database cannot be used: {' '.join(str(error).split())}", down=True)
     return status
+
+
+def _read_supervisor(settings: Settings, status: Status) -> None:
+    silence = Home(settings.home).supervisor_silence_seconds()
+    status.supervisor_silence_seconds = silence
+    if silence is not None and silence > SUPERVISOR_SILENCE_SECONDS:
+        status.problem(
+            f"The supervisor has not moved for {silence:.0f} s, so what dies is not started again: start `liq up` anew."
+        )
 
 
 def _read_database(connection: psycopg.Connection[Any], settings: Settings, status: Status, moment: datetime) -> None:

@@ -11,11 +11,13 @@ or stopping any of them (supervisor.py).
       runtime.json            the addresses in force (0600), there while `liq up` runs
       processes.json          pid and start time of everything `liq up` started
       up.lock                 held by the running `liq up`
+      supervisor.alive        touched every few seconds by the supervisor while it can start dead parts again
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +30,9 @@ from liq_pipeline.runtime.processes import ProcessIdentity, free_port
 
 SUPERVISED_HOME: Final = "LIQ_SUPERVISED_HOME"
 """Set in everything `liq up` starts: descendants that left their parent's session are still known by it."""
+
+SUPERVISOR_SILENCE_SECONDS: Final = 20.0
+"""A supervisor that has not moved for this long is stopped, hung or dead: four of its steps (supervisor.py)."""
 
 
 class Home:
@@ -89,6 +94,24 @@ class Home:
             return None
         identity = ProcessIdentity(int(noted["pid"]), float(noted["started_at"]))
         return identity if identity.is_alive else None
+
+    # -- whether its supervisor moves --------------------------------------------------------------------------
+
+    @property
+    def stamp_path(self) -> Path:
+        return self.path / "supervisor.alive"
+
+    def stamp(self) -> None:
+        """The supervisor moves."""
+        self.stamp_path.touch()
+
+    def supervisor_silence_seconds(self) -> float | None:
+        """Since the supervisor last moved; None where none has been (servers run by something else) or it has ended
+        in good order."""
+        try:
+            return max(0.0, time.time() - self.stamp_path.stat().st_mtime)
+        except FileNotFoundError:
+            return None
 
     # -- what it remembers -------------------------------------------------------------------------------------
 
@@ -152,3 +175,10 @@ class Home:
             if identity is not None:
                 found.append(identity)
         return found
+
+
+def supervisor_moves() -> bool:
+    """Whether the supervisor that this process stands under could start a dead part again; True under none."""
+    path = os.environ.get(SUPERVISED_HOME)
+    silence = None if path is None else Home(Path(path)).supervisor_silence_seconds()
+    return silence is None or silence <= SUPERVISOR_SILENCE_SECONDS

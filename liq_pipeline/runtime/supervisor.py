@@ -23,6 +23,7 @@ from liq_pipeline.runtime.service import Service, describe_exit
 
 POLL_SECONDS: Final = 0.25
 ROTATE_SECONDS: Final = 30.0
+STAMP_SECONDS: Final = 5.0
 
 # Stop order, lowest first.
 PLAYER_RANK: Final = 10
@@ -85,6 +86,7 @@ class Supervisor:
         self._noting = threading.Lock()
         self._stopping = threading.Event()
         self._rotator: threading.Thread | None = None
+        self._stamper: threading.Thread | None = None
 
     @property
     def parts(self) -> list[Part]:
@@ -103,6 +105,10 @@ class Supervisor:
             return
         for part in new:
             self._parts[part.name] = part
+        if self._stamper is None:
+            self._home.stamp()
+            self._stamper = threading.Thread(target=self._stamp, name="stamp", daemon=True)
+            self._stamper.start()
         pool = ThreadPoolExecutor(max_workers=max(1, len(new)), thread_name_prefix="start")
         starts = {part.name: pool.submit(self._start_one, part) for part in new}
         self._starts.update(starts)
@@ -137,6 +143,9 @@ class Supervisor:
         self._end_strays(5)
         for watcher in self._watchers.values():
             watcher.join(timeout=10)
+        if self._stamper is not None:
+            self._stamper.join(timeout=10)
+            self._home.stamp_path.unlink(missing_ok=True)
         self._note()
 
     def _stop_one(self, part: Part) -> None:
@@ -203,6 +212,13 @@ class Supervisor:
                 f"{last_lines(part.service.log_path, 1)}), so it is only tried every "
                 f"{part.policy.patience_seconds / 60:g} minutes from now on: see {part.service.log_path}"
             )
+
+    def _stamp(self) -> None:
+        """Say every few seconds that dead parts would be started again: ticks look at it and tell the outside."""
+        while not self._stopping.wait(STAMP_SECONDS):
+            idle = [name for name, watcher in self._watchers.items() if not watcher.is_alive()]
+            if all(self._parts[name].finished.is_set() for name in idle):
+                self._home.stamp()
 
     def _note(self) -> None:
         with self._noting:

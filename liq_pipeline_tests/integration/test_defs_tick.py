@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from dagster import (
@@ -19,9 +22,11 @@ from dagster import (
 from liq_pipeline.definitions import build_definitions
 from liq_pipeline.defs import keys, sensors
 from liq_pipeline.defs.resources import Services
+from liq_pipeline.runtime.home import SUPERVISED_HOME, Home
 from liq_pipeline.runtime.processes import free_port
-from liq_pipeline.settings import get_settings
+from liq_pipeline.settings import RiskSettings, get_settings
 from liq_pipeline.store.connection import connect
+from liq_pipeline_tests.alert_receiver import receiver
 from liq_pipeline_tests.defs_support import START, SmallWorld
 
 
@@ -97,6 +102,27 @@ def test_a_tick_publishes_its_signals_itself(world: SmallWorld, instance: Dagste
     with connect(world.database_url) as connection:
         states = connection.execute("SELECT DISTINCT state FROM outbox WHERE topic = 'signals'").fetchall()
     assert states == [("done",)]
+
+
+def test_the_outside_hears_of_each_tick_whether_it_sees_and_whether_its_supervisor_moves(
+    world: SmallWorld, instance: DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.activate()
+    monkeypatch.setenv(SUPERVISED_HOME, str(tmp_path))
+    home = Home(tmp_path)
+    home.stamp()
+    with receiver() as service:
+        blind = world.services(heartbeat_url=service.http)
+        seeing = world.services(heartbeat_url=service.http, risk=RiskSettings(min_coverage=0.0))
+        for seconds, services in ((0, blind), (10, seeing)):
+            world.play(seconds)
+            run_job(instance, services)
+        os.utime(home.stamp_path, (time.time() - 60, time.time() - 60))
+        world.play(20)
+        run_job(instance, seeing)
+        run_job(instance, seeing)  # scored nothing, so it has nothing to say
+        ok = "/ping/s3cretT0ken"
+        assert service.paths == [f"{ok}/fail", ok, f"{ok}/fail"]
 
 
 def test_a_tick_with_nothing_to_do_succeeds_and_claims_nothing(world: SmallWorld, instance: DagsterInstance) -> None:

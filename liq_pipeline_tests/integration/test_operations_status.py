@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
+import pytest
 from rich.console import Console
 
+from liq_pipeline.bus.admin import ensure_topics
+from liq_pipeline.bus.producer import RecordProducer
 from liq_pipeline.domain.worlds import Expectation, Manifest, World
+from liq_pipeline.operations.metrics import StatusCollector
 from liq_pipeline.operations.query import json_value
 from liq_pipeline.operations.status import collect_status
 from liq_pipeline.operations.watch import render
 from liq_pipeline.runtime.endpoints import Endpoints
+from liq_pipeline.runtime.home import Home
 from liq_pipeline.settings import Settings
 from liq_pipeline.store import worlds
 
@@ -119,6 +127,64 @@ def test_a_symbol_without_a_score_is_said(database_url: str, kafka_server: str, 
     status = collect_status(Settings(kafka_topic_prefix=topic_prefix), _endpoints(database_url, kafka_server), NOW)
     assert status.health == "degraded"
     assert any(problem.startswith("BTC cannot be scored") for problem in status.problems)
+
+
+def test_a_supervisor_that_stands_still_is_said(
+    database_url: str, kafka_server: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    _prepare(database_url)
+    settings = Settings(kafka_topic_prefix=topic_prefix, home=tmp_path)
+    home, endpoints = Home(tmp_path), _endpoints(database_url, kafka_server)
+    assert collect_status(settings, endpoints, NOW).supervisor_silence_seconds is None
+    home.stamp()
+    assert collect_status(settings, endpoints, NOW).problems == []
+    os.utime(home.stamp_path, (time.time() - 33, time.time() - 33))
+    status = collect_status(settings, endpoints, NOW)
+    assert status.health == "degraded"
+    assert any("has not moved for 33 s" in problem for problem in status.problems)
+
+
+def test_metrics_hold_what_the_tables_hold(database_url: str, kafka_server: str, topic_prefix: str) -> None:
+    _prepare(database_url, ticks=6, skip=2)
+    with psycopg.connect(database_url) as connection:
+        late = GRID - timedelta(seconds=10)
+        connection.execute("UPDATE ticks SET committed_at = time + interval '7 s' WHERE time = %s", (late,))
+        connection.execute(
+            "INSERT INTO outbox (outbox_id, world, topic, message_key, payload, due_at)"
+            " SELECT gen_random_uuid(), %s, 'channels', 'k', '{}', now() FROM generate_series(1, 3)",
+            (WORLD.name,),
+        )
+        connection.execute(
+            "INSERT INTO source_status (source, state, reason) VALUES ('binance', 'down', 'HTTP 451: not from here')"
+        )
+        connection.execute(
+            "INSERT INTO dead_letters (cluster_id, topic, kafka_partition, kafka_offset, reason_code, reason)"
+            " VALUES ('c', 'prices', 0, 1, 'not_json', 'no JSON'), ('c', 'prices', 0, 2, 'not_json', 'no JSON')"
+        )
+    ensure_topics(kafka_server, topic_prefix)
+    with RecordProducer(kafka_server, topic_prefix) as producer:
+        for number in range(5):
+            producer.send_bytes("prices", b"never landed", key=str(number).encode())
+    settings = Settings(kafka_topic_prefix=topic_prefix)
+    seen = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in StatusCollector(
+            lambda: collect_status(settings, _endpoints(database_url, kafka_server), NOW)
+        ).collect()
+        for sample in family.samples
+    }
+    world = ("world", WORLD.name)
+    assert seen["liq_ticks_due", world] == 6
+    assert seen["liq_ticks_missed", world] == 1
+    assert seen["liq_ticks_late", world] == 1
+    assert seen["liq_outbox_messages", ("state", "due")] == 3
+    assert seen["liq_source_state", ("source", "binance"), ("state", "down")] == 1
+    assert seen["liq_dead_letters",] == 2
+    assert seen["liq_lag_messages", ("topic", "prices")] == 5
+    assert seen["liq_coverage", ("symbol", "BTC"), world] == 0.6
+    age = (datetime.now(UTC) - GRID - timedelta(seconds=1)).total_seconds()
+    assert seen["liq_tick_age_seconds", world] == pytest.approx(age, abs=5)
+    assert seen["liq_health",] == 1
 
 
 def test_servers_that_are_away_are_findings_not_crashes(topic_prefix: str) -> None:

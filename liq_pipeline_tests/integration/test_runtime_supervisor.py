@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.runtime.home import SUPERVISED_HOME, Home
+from liq_pipeline.runtime.home import SUPERVISED_HOME, Home, supervisor_moves
 from liq_pipeline.runtime.logs import rotate
 from liq_pipeline.runtime.processes import ProcessIdentity, wait_until_gone
 from liq_pipeline.runtime.service import Program, describe_exit
@@ -102,6 +103,37 @@ def test_what_dies_is_started_again_and_said(home: Home, supervisor: Supervisor,
     assert pid_of(one) != killed
     assert said == ["one ended by SIGKILL; it is started again in 0.01 s"]
     assert eventually(lambda: home.noted_processes() == {"one": one.service.identity})
+
+
+def test_it_shows_that_it_moves_until_it_stands_still_or_stops(
+    home: Home, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("liq_pipeline.runtime.supervisor.STAMP_SECONDS", 0.05)
+    monkeypatch.setenv(SUPERVISED_HOME, str(home.path))
+    assert home.supervisor_silence_seconds() is None
+    assert supervisor_moves(), "under no supervisor nobody is missed"
+    supervisor.start([Part("a", program(home, "a", SLEEPS), rank=1)])
+    first = home.stamp_path.stat().st_mtime_ns
+    assert eventually(lambda: home.stamp_path.stat().st_mtime_ns > first)
+
+    # A part that nobody would start again is the same as no supervisor.
+    silent = threading.Thread(target=lambda: None)
+    silent.start()
+    silent.join()
+    supervisor._watchers["a"] = silent
+    long_ago = time.time() - 60
+    assert eventually(lambda: stands_still_since(home, long_ago))
+    assert not supervisor_moves()
+
+    supervisor.stop()
+    assert home.supervisor_silence_seconds() is None
+
+
+def stands_still_since(home: Home, moment: float) -> bool:
+    """Set the stamp back and see whether it stays there for a few steps."""
+    os.utime(home.stamp_path, (moment, moment))
+    time.sleep(0.3)
+    return home.stamp_path.stat().st_mtime == moment
 
 
 def test_what_keeps_dying_is_said_once_and_then_only_tried_now_and_then(

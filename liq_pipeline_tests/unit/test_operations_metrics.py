@@ -35,6 +35,7 @@ def example() -> Status:
         sources=[{"name": "binance", "state": "down", "reason": "451"}],
         alerts={"open": 1, "outbox": {"due": 4}},
         dead_letters={"total": 9, "last_hour": 0},
+        supervisor_silence_seconds=1.5,
     )
 
 
@@ -46,10 +47,21 @@ def test_gauges_carry_the_values_and_unknown_is_absent() -> None:
     assert 'liq_source_state{source="binance",state="down"} 1.0' in text
     assert 'liq_source_state{source="binance",state="up"} 0.0' in text
     assert 'liq_outbox_messages{state="due"} 4.0' in text
+    assert 'liq_outbox_messages{state="failed"} 0.0' in text, "a known zero is told"
     assert "liq_dead_letters 9.0" in text
-    assert "liq_ticks_missed" in text
+    assert "liq_supervisor_silence_seconds 1.5" in text
+    assert 'liq_ticks_missed{world="real"} 0.0' in text
+    assert 'liq_ticks_late{world="real"} 2.0' in text
     assert "liq_pressure{" not in text, "an unknown pressure must not read as zero"
     assert 'topic="liquidations"' not in text, "an unknown lag must not read as zero"
+
+
+def test_what_could_not_be_asked_is_absent_and_never_zero() -> None:
+    nothing = Status()
+    nothing.problem("The database cannot be used: it is away", down=True)
+    with served(nothing) as url:
+        lines = [line for line in requests.get(f"{url}/metrics", timeout=5).text.splitlines() if line[0] != "#"]
+    assert lines == ["liq_health 2.0"]
 
 
 def test_health_follows_the_status() -> None:
