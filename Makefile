@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	command -v $$p >/dev/null 2>&1 && $$p -c '$(SUITABLE)' 2>/dev/null && { echo $$p; break; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test bench lint format docs constraints
+.PHONY: help run test bench lint format docs constraints launcher-newest
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,19 @@ test: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench $(ARGS)
+
+# The warm launcher stands on Dagster's inner interfaces: its contract on the newest Dagster that there is, in an
+# environment of its own. No part of `make test`; a failure says what the next step of the pins has to mend.
+NEWEST := build/newest/bin/python
+launcher-newest:
+	@rm -rf build/newest
+	@$(PYTHON) -m venv build/newest
+	@$(NEWEST) -m pip --disable-pip-version-check --quiet install -c constraints.txt -e '.[dev]'
+	@$(NEWEST) -m pip --disable-pip-version-check --quiet install --upgrade --no-deps \
+	   dagster dagster-shared dagster-pipes dagster-graphql dagster-webserver dagster-postgres
+	@$(NEWEST) -m pip --disable-pip-version-check freeze | grep '^dagster'
+	@$(NEWEST) -m pytest -n 0 -q $(wildcard liq_pipeline_tests/*/test_launcher_*.py) \
+	   liq_pipeline_tests/integration/test_runtime_dagster_storage.py $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .

@@ -21,6 +21,7 @@ import psycopg
 
 from liq_pipeline.runtime.endpoints import Endpoints, resolve
 from liq_pipeline.runtime.home import Home
+from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import ProcessIdentity, free_port
 from liq_pipeline.settings import Settings
 
@@ -87,15 +88,13 @@ class Installation:
         """Addresses in force."""
         return resolve(Settings(home=self.home.path))
 
-    @property
-    def dagster_database_url(self) -> str:
-        """Dagster's own database; a secret."""
-        return psycopg.conninfo.make_conninfo(self.endpoints.database_url, dbname="dagster")
+    def database_url(self, name: str) -> str:
+        """The superuser's address of a database (liq, dagster); a secret."""
+        return EmbeddedPostgres(self.home.path, self.ports["postgres"]).url(name)
 
     def ask(self, query: LiteralString, *values: Any, dagster: bool = False) -> list[tuple[Any, ...]]:
         """Rows of the product's database or of Dagster's."""
-        url = self.dagster_database_url if dagster else self.endpoints.database_url
-        with psycopg.connect(url) as connection:
+        with psycopg.connect(self.database_url("dagster" if dagster else "liq")) as connection:
             return connection.execute(query, values).fetchall()
 
     def market_ticks(self) -> int:

@@ -146,13 +146,13 @@ def check_sum(connection: psycopg.Connection[Any], world: str, row: tuple[Any, .
 
 def measure(made: Installation, count: int, seed: int) -> Result:
     """Send, wait for the last one's signal, and join events with the signals that contain them."""
-    with psycopg.connect(made.endpoints.database_url) as connection:
+    with psycopg.connect(made.database_url("liq")) as connection:
         world = worlds.active(connection)
         assert world is not None
-    watcher = Watcher(made.endpoints.database_url, world.name)
+    watcher = Watcher(made.database_url("liq"), world.name)
     try:
         acknowledged = send_events(made, world, count, seed)
-        with psycopg.connect(made.endpoints.database_url, autocommit=True) as connection:
+        with psycopg.connect(made.database_url("liq"), autocommit=True) as connection:
             wait_until(
                 lambda: len(connection.execute(_CONTAINING, (world.name,)).fetchall()) == count,
                 120,

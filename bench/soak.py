@@ -205,14 +205,14 @@ def prune_all(made: Installation) -> None:
     """What the maintenance job deletes in time, at once: successful live runs and delivered messages."""
     now = datetime.now(UTC)
     os.environ["DAGSTER_HOME"] = str(made.home.dagster)
-    os.environ["LIQ_DAGSTER_PG_URL"] = dagster_home.ensure_storage(made.endpoints.database_url, "dagster")
+    os.environ["LIQ_DAGSTER_PG_URL"] = dagster_home.ensure_storage(made.database_url("dagster"), "dagster")
     os.environ["LIQ_ZYGOTE_SOCKET"] = str(dagster_home.zygote_socket(made.home))
     with DagsterInstance.get() as instance:
         prune_runs(instance, live_before=now, others_before=now - timedelta(days=30))
-    with psycopg.connect(made.endpoints.database_url) as connection:
+    with psycopg.connect(made.database_url("liq")) as connection:
         prune_outbox(connection, now)
-    for url in (made.endpoints.database_url, made.dagster_database_url):
-        with psycopg.connect(url, autocommit=True) as connection:
+    for name in ("liq", "dagster"):
+        with psycopg.connect(made.database_url(name), autocommit=True) as connection:
             connection.execute("VACUUM FULL")
 
 

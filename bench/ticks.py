@@ -26,7 +26,7 @@ import yaml
 
 from liq_pipeline.bus.admin import ensure_topics
 from liq_pipeline.defs.sensors import DECIDED_TAG
-from liq_pipeline.runtime import dagster_home, parts
+from liq_pipeline.runtime import dagster_home, dagster_storage, parts
 from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.runtime.home import Home
 from liq_pipeline.runtime.kafka import EmbeddedKafka
@@ -77,6 +77,7 @@ class Deployment:
         self._servers.start([Part("postgres", postgres, POSTGRES_RANK), Part("kafka", kafka, KAFKA_RANK)])
         self.url = postgres.ensure_database("liq")
         self.dagster_url = dagster_home.ensure_storage(self.url, "dagster")
+        dagster_storage.ensure_tables(self.dagster_url)
         migrate(self.url)
         ensure_topics(kafka.bootstrap_servers, "")
         self.endpoints = Endpoints(self.url, kafka.bootstrap_servers, mode="simulated")

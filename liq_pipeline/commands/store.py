@@ -5,6 +5,7 @@ Belongs here: arguments and printing. Does not: the work.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -16,12 +17,16 @@ from liq_pipeline.errors import LiqError
 
 
 def migrate() -> None:
-    """Bring the schema up to date; does nothing when it is."""
+    """Bring the schema up to date, and Dagster's where its database is named; does nothing when it is."""
+    from liq_pipeline.runtime.dagster_storage import VARIABLE, ensure_tables
     from liq_pipeline.store.migrations import migrate as run_migrations
 
     endpoints = endpoints_in_force(settings_in_force())
     applied = run_migrations(endpoints.database_owner_url or endpoints.database_url)
     out.print("\n".join(f"applied {name}" for name in applied) if applied else "The schema is up to date.")
+    dagster_url = os.environ.get(VARIABLE)
+    if dagster_url and ensure_tables(dagster_url):
+        out.print("made Dagster's tables")
 
 
 def roles() -> None:

@@ -20,6 +20,7 @@ TABLES: Final = "tables"
 FEATURES: Final = "features"
 SCORES: Final = "scores"
 SIGNALS: Final = "signals"
+AUDIT: Final = "audit"
 OUTSIDE: Final = "outside"
 HISTORY: Final = "history"
 """Groups, in the order in which data passes them."""
@@ -36,6 +37,7 @@ LIVE_ALERTS: Final = AssetKey(["live", "alerts"])
 PUBLIC_ARCHIVES: Final = AssetKey(["sources", "public_archives"])
 HISTORY_OBSERVATIONS: Final = AssetKey(["history", "observations"])
 HISTORY_SIGNALS: Final = AssetKey(["history", "signals"])
+STORED_DATA: Final = AssetKey(["audit", "stored_data"])
 
 CHANNELS: Final = AssetKey(["outside", "alert_channels"])
 DASHBOARD: Final = AssetKey(["outside", "grafana_cascade_monitor"])

@@ -15,7 +15,6 @@ from dagster import (
     AssetCheckSpec,
     AssetExecutionContext,
     AssetKey,
-    AssetSelection,
     AssetSpec,
     FreshnessPolicy,
     MaterializeResult,
@@ -344,9 +343,7 @@ def number(value: float | None) -> str:
 
 tick_job = define_asset_job(
     "live_tick",
-    # Without the thorough checks, which speak about the same assets on their own schedule.
-    selection=AssetSelection.assets(*(spec.key for spec in SPECS)).without_checks()
-    | AssetSelection.checks(*(spec.key for spec in CHECKS)),
+    selection=[live_tick],
     description="One tick: everything that is due in the active world.",
     executor_def=in_process_executor,
     tags={LANE_TAG: LIVE_LANE, keys.STREAM_TAG: "tick", keys.MAX_RUNTIME_TAG: str(MAX_RUNTIME_SECONDS)},

@@ -15,18 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-import sqlalchemy
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.storage.dagster_run import RunsFilter
-from dagster._core.storage.event_log.schema import (
-    AssetCheckExecutionsTable,
-    AssetEventTagsTable,
-    SqlEventLogStorageTable,
-)
-from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
-from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
-from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 
 from liq_pipeline.errors import LiqError
 from liq_pipeline.launcher.coordinator import LANE_TAG, LIVE_LANE
@@ -77,6 +67,17 @@ def storage_bytes(instance: DagsterInstance) -> int:
 
 
 def _delete(instance: DagsterInstance, run_ids: Sequence[str]) -> int:
+    # Here, because Dagster's storage brings alembic, mako and pygments: a fifth of the definitions' import time.
+    import sqlalchemy
+    from dagster._core.storage.event_log.schema import (
+        AssetCheckExecutionsTable,
+        AssetEventTagsTable,
+        SqlEventLogStorageTable,
+    )
+    from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+    from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
+    from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+
     events_storage, run_storage = instance.event_log_storage, instance.run_storage
     if not isinstance(events_storage, SqlEventLogStorage) or not isinstance(run_storage, SqlRunStorage):
         raise LiqError("Dagster's storage is not an SQL database: set `storage: postgres` in dagster.yaml")
@@ -95,6 +96,8 @@ def _delete(instance: DagsterInstance, run_ids: Sequence[str]) -> int:
 
 
 def _delete_compute_logs(instance: DagsterInstance, run_ids: Sequence[str]) -> None:
+    from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+
     manager = instance.compute_log_manager
     if not isinstance(manager, LocalComputeLogManager):
         return

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from liq_pipeline.errors import LiqError
 from liq_pipeline.runtime import completion, dagster_home, database_roles, parts
+from liq_pipeline.runtime.dagster_storage import ensure_tables
 from liq_pipeline.runtime.endpoints import EffectiveMode, Endpoints, publish, withdraw
 from liq_pipeline.runtime.home import Home
 from liq_pipeline.runtime.kafka import EmbeddedKafka
@@ -195,6 +196,8 @@ class _Run:
                 dagster_storage=storage_url,
             )
         self._say(f"schema: {len(applied)} steps applied" if applied else "schema: up to date")
+        if ensure_tables(urls.dagster_storage):
+            self._say("schema: Dagster's tables made")
         return urls
 
     def _bring_up_broker(self, port: int, controller_port: int) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from dagster import AssetKey, DagsterEventType, DagsterRunStatus
 from dagster._core.launcher.base import WorkerStatus
@@ -160,6 +161,25 @@ def test_the_zygote_has_one_thread_and_its_socket_one_reader(stack: Stack) -> No
     assert stack.ask({"do": "ping"})["threads"] == 1
     assert stat.S_IMODE(os.stat(stack.socket).st_mode) == 0o600
     assert stat.S_IMODE(os.stat(stack.socket.with_name("zygote.sock.runs.json")).st_mode) == 0o600
+
+
+def test_runs_leave_nothing_behind_in_the_zygote(stack: Stack) -> None:
+    """The short version: a soak of an hour (bench soak) holds it to some 500 runs."""
+    assert stack.zygote is not None
+    zygote = psutil.Process(stack.zygote.pid)
+
+    def run_some(count: int) -> tuple[int, int]:
+        runs = [stack.launch("quick") for _ in range(count)]
+        for run_id in runs:
+            stack.wait_status(run_id, DagsterRunStatus.SUCCESS, 60)
+        wait_for("all workers are reaped", lambda: stack.ask({"do": "ping"})["runs"] == [], 10)
+        return zygote.memory_info().rss, zygote.num_fds()
+
+    settled, open_files = run_some(4)
+    after, open_files_after = run_some(16)
+    assert after - settled < 2 << 20
+    assert open_files_after == open_files
+    wait_for("no zombie is left", lambda: zygote.children() == [], 10)
 
 
 def test_a_second_zygote_on_the_same_socket_is_refused(stack: Stack, tmp_path: Path) -> None:

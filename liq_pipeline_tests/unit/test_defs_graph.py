@@ -26,7 +26,7 @@ from liq_pipeline.definitions import build_definitions, defs
 from liq_pipeline.defs import checks, keys, live
 
 SNAPSHOT = Path(__file__).with_name("asset_graph.json")
-HEAVY = ("ccxt", "sklearn", "matplotlib", "scipy", "apprise", "pyarrow")
+HEAVY = ("ccxt", "sklearn", "matplotlib", "scipy", "apprise", "pyarrow", "alembic", "mako", "pygments", "rich", "typer")
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +90,19 @@ def test_every_asset_says_what_it_is_and_whose(graph: AssetGraph) -> None:
 def test_every_live_asset_has_a_freshness_policy_and_a_code_version(graph: AssetGraph) -> None:
     ours = [key for key in graph.get_all_asset_keys() if key.path[0] == "live"]
     assert len(ours) == 11
+    for key in [*ours, keys.STORED_DATA]:
+        assert graph.get(key).freshness_policy_or_from_metadata is not None, key
     for key in ours:
-        node = graph.get(key)
-        assert node.freshness_policy_or_from_metadata is not None, key
-        assert node.code_version, key
+        assert graph.get(key).code_version, key
+
+
+def test_thorough_checks_hang_on_nothing_that_a_tick_renews(graph: AssetGraph) -> None:
+    """Dagster shows a check as not evaluated once its asset is materialised anew."""
+    assert {spec.asset_key for spec in checks.SPECS} == {keys.STORED_DATA}
+    assert keys.STORED_DATA not in {spec.key for spec in live.SPECS}
+    assert {"live/prices", "live/signals", "live/alerts"} <= {
+        parent.to_user_string() for parent in graph.get(keys.STORED_DATA).parent_keys
+    }
 
 
 def test_a_tick_makes_few_checks_and_the_thorough_ones_run_apart(repository: RepositoryDefinition) -> None:
