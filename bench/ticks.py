@@ -71,9 +71,7 @@ class Deployment:
 
     def start(self) -> None:
         postgres = EmbeddedPostgres(self.home.path, self.ports["postgres"])
-        kafka = EmbeddedKafka(
-            self.home.path, self.ports["kafka"], memory_mb=384, controller_port=self.ports["kafka_controller"]
-        )
+        kafka = EmbeddedKafka(self.home.path, self.ports["kafka"], controller_port=self.ports["kafka_controller"])
         self._servers.start([Part("postgres", postgres, POSTGRES_RANK), Part("kafka", kafka, KAFKA_RANK)])
         self.url = postgres.ensure_database("liq")
         self.dagster_url = dagster_home.ensure_storage(self.url, "dagster")

@@ -169,7 +169,7 @@ class Settings(BaseSettings):
     """Your own Kafka in place of the embedded one."""
     kafka_topic_prefix: str = ""
     """Put before every topic name on the wire, for a cluster that is shared with others."""
-    kafka_memory_mb: Annotated[int, Field(ge=128)] = 384
+    kafka_memory_mb: Annotated[int, Field(ge=128)] = 256
     """Heap of the embedded Kafka."""
 
     postgres_port: int = 54329

@@ -28,7 +28,7 @@ from liq_pipeline.runtime.java import find_java
 from liq_pipeline.runtime.kafka_jars import ensure_jars
 from liq_pipeline.runtime.processes import ProcessIdentity, end, free_port, last_lines, refuse_taken_port
 
-MEMORY_MB: Final = 384
+MEMORY_MB: Final = 256
 
 _LOG4J2 = """\
 # Written at every start. Standard output only: whoever started the broker keeps and rotates its log.
@@ -58,7 +58,7 @@ def new_cluster_id(make: Callable[[], uuid.UUID] = uuid.uuid4) -> str:
 class EmbeddedKafka:
     """One broker with everything it owns under home/kafka.
 
-    home: the LIQ_HOME in force, created if missing. port: loopback TCP port of the clients. memory_mb: heap cap.
+    home: the LIQ_HOME in force, created if missing. port: loopback TCP port of the clients. memory_mb: heap.
     controller_port: loopback port of the KRaft controller, a free one by default (nobody else needs to know it).
     """
 
@@ -211,7 +211,9 @@ class EmbeddedKafka:
         with self.log_path.open("ab") as log:
             return subprocess.Popen(
                 [
-                    *(java, f"-Xms{min(96, self.memory_mb)}m", f"-Xmx{self.memory_mb}m"),
+                    # The whole heap from the start: the serial collector lets it grow to its cap within hours before
+                    # it looks for garbage among what is old, which would read as a leak for as long.
+                    *(java, f"-Xms{self.memory_mb}m", f"-Xmx{self.memory_mb}m", "-XX:+AlwaysPreTouch"),
                     # A small heap on two cores: the serial collector and the quick compiler cost least (3.3 instead
                     # of 5.3 CPU-s for a start, 50 MB less memory). Out of memory must be a visible death (the
                     # supervisor starts it again), not a broker that half works.
