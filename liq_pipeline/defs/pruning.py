@@ -55,6 +55,9 @@ def prune_runs(instance: DagsterInstance, live_before: datetime, others_before: 
 
 def storage_bytes(instance: DagsterInstance) -> int:
     """Bytes of Dagster's own tables, with their indexes. LiqError if its storage is not an SQL one."""
+    import sqlalchemy
+    from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+
     if not isinstance(instance.run_storage, SqlRunStorage):
         raise LiqError("Dagster's storage is not an SQL database: set `storage: postgres` in dagster.yaml")
     # A schema of our own database where it has none of its own: hence the tables and not the database.
