@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy.engine import make_url
 
 from liq_pipeline.bus.admin import ensure_topics
 from liq_pipeline.bus.topics import IN_TOPICS, OUT_TOPICS, wire_name
@@ -29,6 +30,7 @@ from liq_pipeline_tests import timescale_packages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _SHARED_DATA = Path(os.environ.get("LIQ_SHARED_DATA") or REPOSITORY.parent / "shared" / "data")
+_COMMUNITY_URL = os.environ.get("LIQ_TEST_TIMESCALE_URL")  # read before the environment is cleaned
 _FOREIGN = ("COINGECKO_API_KEY", "ETHERSCAN_API_KEY", "DAGSTER_HOME")
 # Nothing of a test must survive a power cut, so its commits need not wait for the disk.
 _RELAXED = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
@@ -150,6 +152,22 @@ def timescale_url(timescale_server: EmbeddedPostgres) -> Iterator[str]:
     name = _create_database(timescale_server, "template0")
     yield timescale_server.url(name)
     _drop_database(timescale_server, name)
+
+
+@pytest.fixture
+def community_url() -> Iterator[str]:
+    """A fresh, empty database on the server of LIQ_TEST_TIMESCALE_URL, if that is TimescaleDB's community edition."""
+    if _COMMUNITY_URL is None:
+        pytest.skip("no TimescaleDB community edition: set LIQ_TEST_TIMESCALE_URL to a server of it")
+    name = f"test_{uuid.uuid4().hex[:16]}"
+    with psycopg.connect(_COMMUNITY_URL, autocommit=True) as connection:
+        licence = connection.execute("SELECT current_setting('timescaledb.license', true)").fetchone()
+        if licence != ("timescale",):
+            pytest.skip(f"the server of LIQ_TEST_TIMESCALE_URL has the licence {licence}, not timescale")
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+    yield make_url(_COMMUNITY_URL).set(database=name).render_as_string(hide_password=False)
+    with psycopg.connect(_COMMUNITY_URL, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="session")

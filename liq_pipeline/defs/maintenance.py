@@ -9,13 +9,14 @@ from typing import Final
 
 from dagster import In, Nothing, OpExecutionContext, ResourceParam, in_process_executor, job, op
 from kafka.errors import KafkaError
+from psycopg.errors import InsufficientPrivilege
 
 from liq_pipeline.alerting.outbox import prune_outbox
 from liq_pipeline.bus.size import log_bytes
 from liq_pipeline.defs import keys
 from liq_pipeline.defs.pruning import prune_runs, storage_bytes
 from liq_pipeline.defs.resources import Services
-from liq_pipeline.store import retention, rollups, sizes
+from liq_pipeline.store import community, retention, rollups, sizes
 
 DELIVERED_FOR: Final = timedelta(days=1)
 """What was sent stays in alert_deliveries and, for a week, in Kafka; in the outbox it only shows that it went."""
@@ -38,9 +39,21 @@ def roll_up(context: OpExecutionContext, services: ResourceParam[Services]) -> N
     """Build the 1 min, 5 min and 1 h roll-ups of the hours that changed; delete fine ones that have had their time."""
     now = datetime.now(UTC)
     days = services.settings.retention_days
+    not_before = None if days is None else now - timedelta(days=days)
     with services.connect("dagster roll-ups") as connection:
-        hours = rollups.refresh(connection, not_before=None if days is None else now - timedelta(days=days))
+        hours = rollups.refresh(connection, not_before)
         pruned = rollups.prune(connection, now)
+        continuous = rollups.continuous_tables(connection)
+    if continuous:
+        with services.connect_as_owner("dagster roll-ups") as owner:
+            owner.autocommit = True
+            try:
+                hours |= community.refresh_late(owner, not_before)
+            except InsufficientPrivilege:
+                context.log.warning(
+                    "Late rows are not in the roll-ups yet: only their owner may refresh continuous aggregates. "
+                    "Set LIQ_DATABASE_OWNER_URL."
+                )
     context.add_output_metadata(
         {**{f"{k}_hours": v for k, v in hours.items()}, "fine_buckets_deleted": sum(pruned.values())}
     )

@@ -33,6 +33,12 @@ class Services:
         """A connection of our own database; the caller closes it."""
         return connect(self.endpoints.database_url, application_name=application_name)
 
+    def connect_as_owner(self, application_name: str) -> psycopg.Connection[Any]:
+        """The same as the schema's owner, where this process knows how to log in as it."""
+        return connect(
+            self.endpoints.database_owner_url or self.endpoints.database_url, application_name=application_name
+        )
+
 
 @resource(description="Settings and the addresses of the servers, as a plain `Services` object.")
 def services_in_force(_context: InitResourceContext) -> Services:

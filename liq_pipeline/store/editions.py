@@ -48,6 +48,17 @@ HYPERTABLES: Final = (
     Hypertable("ticks", "time", 30),
 )
 
+# Only the owner may drop chunks, and maintenance runs as the writer: this lets it drop old ones, and nothing else.
+DROP_OLD_CHUNKS: Final = (
+    """
+CREATE OR REPLACE FUNCTION drop_old_chunks(hypertable regclass, before timestamptz) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT count(*) FROM drop_chunks(hypertable, older_than => before)
+$$
+""",
+    "REVOKE EXECUTE ON FUNCTION drop_old_chunks(regclass, timestamptz) FROM PUBLIC",
+)
+
 
 def detect(conn: psycopg.Connection[Any]) -> Edition:
     """The edition in force in this database, as the server states it."""
@@ -79,6 +90,8 @@ def apply(conn: psycopg.Connection[Any]) -> list[str]:
         if hypertable.table not in existing:
             _create_hypertable(conn, hypertable)
             done.append(f"hypertable {hypertable.table}")
+    for statement in DROP_OLD_CHUNKS:
+        conn.execute(statement.encode())
     return done
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.store import editions, roles, rollups
+from liq_pipeline.store import community, editions, roles, rollups
 from liq_pipeline.store.connection import connect
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,10 @@ def migrate(database_url: str, *, directory: Path = SQL_DIRECTORY) -> list[str]:
             done = _apply(conn, migrations)
             if directory == SQL_DIRECTORY:
                 # What follows belongs to our own schema, not to whatever files a caller names.
-                done += editions.apply(conn) + rollups.create_views(conn)
+                done += editions.apply(conn)
+                if editions.detect(conn) == "timescale":
+                    done += community.apply(conn)
+                done += rollups.create_views(conn)
             if done:
                 roles.grant(conn)
             return done

@@ -22,6 +22,12 @@ DAGSTER: Final = "liq_dagster"
 WRITER: Final = "liq_writer"
 READER: Final = "liq_reader"
 READER_STATEMENT_TIMEOUT: Final = "30s"
+RESTRICTED_FUNCTIONS: Final = (
+    "drop_old_chunks(regclass, timestamptz)",
+    "open_chunks(text[], timestamptz, timestamptz)",
+    "close_chunks(regclass[])",
+)
+"""Run as the owner; the writer may call them, the reader may not. They exist where TimescaleDB does."""
 
 
 def create(conn: Connection, *, writer_password: str | None = None, reader_password: str | None = None) -> list[str]:
@@ -103,6 +109,7 @@ def grant(conn: Connection) -> None:
             "GRANT USAGE ON SCHEMA public TO {role}",
             "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
             "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
+            *(f"GRANT EXECUTE ON FUNCTION {name} TO {{role}}" for name in _own_functions(conn)),
             "REVOKE INSERT, UPDATE, DELETE ON schema_migrations FROM {role}",
             "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}",
             "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO {role}",
@@ -116,6 +123,17 @@ def grant(conn: Connection) -> None:
             "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {role}",
         ):
             conn.execute(sql.SQL(statement).format(database=database, role=sql.Identifier(READER)))
+
+
+def _own_functions(conn: Connection) -> list[str]:
+    """Our functions that are not everybody's, with their argument types, as SQL; an extension's stay its own."""
+    return [
+        name
+        for (name,) in conn.execute(
+            "SELECT to_regprocedure(n)::text FROM unnest(%s::text[]) AS n WHERE to_regprocedure(n) IS NOT NULL",
+            [list(RESTRICTED_FUNCTIONS)],
+        )
+    ]
 
 
 def _exists(conn: Connection, role: str) -> bool:

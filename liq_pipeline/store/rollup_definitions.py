@@ -168,7 +168,7 @@ ROLLUPS: Final = (
         ("world", "stream"),
         {
             "delay_seconds_max": "max(extract(epoch FROM committed_at - time))::double precision",
-            "late_ticks": "(count(*) FILTER (WHERE committed_at > time + interval '5 seconds'))::integer",
+            "late_ticks": "(count(*) FILTER (WHERE committed_at - time > interval '5 seconds'))::integer",
             "rows_landed": "sum(rows_landed)",
             "late_rows": "sum(late_rows)",
             "samples": "count(*)::integer",

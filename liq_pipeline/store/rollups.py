@@ -12,7 +12,8 @@ stored: rollup_frontiers.live_from says from where on the views compute.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -102,13 +103,8 @@ def continuous_tables(conn: Connection) -> set[str]:
 
 
 def _refresh(conn: Connection, rollup: RollUp, not_before: datetime | None) -> int:
-    # A session lock: the hours are built in several transactions.
-    conn.execute("SELECT pg_advisory_lock(hashtextextended('liq_pipeline rollup ' || %s, 0))", [rollup.table])
-    conn.commit()
-    try:
-        started = _value(conn, "SELECT clock_timestamp()", [])
-        rolled_to = _value(conn, "SELECT rolled_to FROM rollup_progress WHERE source_table = %s", [rollup.table])
-        changed = _changed_hours(conn, rollup, rolled_to)
+    with turn(conn, rollup):
+        started, changed = changed_since_last(conn, rollup)
         frontiers: dict[str, datetime] = dict(
             conn.execute("SELECT world, live_from FROM rollup_frontiers WHERE source_table = %s", [rollup.table])
         )
@@ -120,18 +116,40 @@ def _refresh(conn: Connection, rollup: RollUp, not_before: datetime | None) -> i
             conn.commit()
         for world, newest in dict(changed).items():
             _advance(conn, rollup, world, newest)
-        conn.execute(
-            "INSERT INTO rollup_progress (source_table, rolled_to) VALUES (%s, %s)"
-            " ON CONFLICT (source_table) DO UPDATE SET rolled_to = excluded.rolled_to",
-            [rollup.table, started],
-        )
+        note_progress(conn, rollup, started)
         conn.commit()
         return len(hours)
+
+
+@contextmanager
+def turn(conn: Connection, rollup: RollUp) -> Iterator[None]:
+    """One at a time per table. A session lock: the hours are built in several transactions."""
+    conn.execute("SELECT pg_advisory_lock(hashtextextended('liq_pipeline rollup ' || %s, 0))", [rollup.table])
+    conn.commit()
+    try:
+        yield
     finally:
         if not conn.closed:
             conn.rollback()
             conn.execute("SELECT pg_advisory_unlock(hashtextextended('liq_pipeline rollup ' || %s, 0))", [rollup.table])
             conn.commit()
+
+
+def changed_since_last(conn: Connection, rollup: RollUp) -> tuple[datetime, list[tuple[str, datetime]]]:
+    """(the time until which this looks, the (world, hour) whose rows changed since the last look, sorted)."""
+    started = _value(conn, "SELECT clock_timestamp()", [])
+    assert started is not None  # noqa: S101 - a server tells its time
+    rolled_to = _value(conn, "SELECT rolled_to FROM rollup_progress WHERE source_table = %s", [rollup.table])
+    return started, _changed_hours(conn, rollup, rolled_to)
+
+
+def note_progress(conn: Connection, rollup: RollUp, rolled_to: datetime) -> None:
+    """Rows written before rolled_to are in the roll-ups."""
+    conn.execute(
+        "INSERT INTO rollup_progress (source_table, rolled_to) VALUES (%s, %s)"
+        " ON CONFLICT (source_table) DO UPDATE SET rolled_to = excluded.rolled_to",
+        [rollup.table, rolled_to],
+    )
 
 
 def _complete_hours(
