@@ -334,6 +334,8 @@ def with_workers(home: Path, database_url: str, kafka: str, prefix: str, workers
                 commits[committed] = commits.get(committed, 0) + count
     # What the first commit of each worker brought had been read before the clock began to run.
     times = sorted(commits)
+    if len(times) < 2 * workers:
+        raise RuntimeError(f"{number:,} records are hardly a batch for each of {workers} workers: give more --records")
     since = times[workers - 1]
     return sum(count for committed, count in commits.items() if committed > since) / (times[-1] - since)
 
@@ -353,6 +355,77 @@ def memory_over_backlog(home: Path, database_url: str, kafka: str, prefix: str, 
             time.sleep(0.05)
 
 
+class Bench:
+    """The parts of the benchmark, over one pair of servers."""
+
+    def __init__(self, options: argparse.Namespace, home: Path, postgres: EmbeddedPostgres, kafka: str) -> None:
+        self._options = options
+        self._home = home
+        self._postgres = postgres
+        self._kafka = kafka
+
+    def _database(self, name: str) -> str:
+        url: str = self._postgres.ensure_database(name)
+        migrate(url)
+        return url
+
+    def throughput(self) -> None:
+        """The first table."""
+        number, rounds = self._options.records, self._options.rounds
+        memory: dict[LandingTable, list[Row]] = {}
+        figures: dict[str, list[float]] = {}
+
+        def decode_all() -> int:
+            memory.clear()
+            for table, row in read_all(self._kafka, PREFIX, number):
+                memory.setdefault(table, []).append(row)
+            return number
+
+        for turn in range(rounds):
+
+            def measure(name: str, work: Callable[[str], int], turn: int = turn) -> None:
+                url = self._database(f"{name.partition(' ')[0].lower()}_{turn}")
+                figures.setdefault(name, []).append(timed(lambda: work(url)))
+
+            measure("consume and decode only", lambda _: decode_all())
+            measure("landing", lambda url: land(url, self._kafka, PREFIX))
+            measure("COPY and upsert from memory", lambda url: copy_and_upsert(url, memory))
+            measure("raw COPY", lambda url: raw_copy(url, memory))
+            measure(
+                "row by row", lambda url: land_row_by_row(url, self._kafka, PREFIX, self._options.row_by_row_records)
+            )
+        print(f"\nKafka to committed rows, records per second: medians of {rounds} rounds")
+        landing = figures["landing"]
+        for name, found in figures.items():
+            ratio = statistics.median(mine / other for mine, other in zip(landing, found, strict=True))
+            print(f"  {name:<28} {statistics.median(found):>10,.0f}   landing is {ratio:>6.2f} x", flush=True)
+
+    def sustained(self) -> None:
+        """The delay under a steady load."""
+        rate, seconds = self._options.rate, self._options.seconds
+        delays = sustained(self._home, self._database("sustained"), self._kafka, "sustained.", rate, seconds)
+        p50, p95, p99 = (statistics.quantiles(delays, n=100)[place - 1] for place in (50, 95, 99))
+        print(f"\nliq land at {rate:,} records/s for {seconds} s: from acknowledgement to commit")
+        print(f"  p50 {p50:.3f} s   p95 {p95:.3f} s   p99 {p99:.3f} s   largest {max(delays):.3f} s", flush=True)
+
+    def workers(self) -> None:
+        """One to three partitions and workers."""
+        print("\none partition of every topic for each liq land, records per second from first to last commit")
+        for workers in (1, 2, 3):
+            rate = with_workers(self._home, self._database(f"workers_{workers}"), self._kafka, PREFIX, workers)
+            print(f"  {workers}: {rate:>10,.0f}", flush=True)
+
+    def memory(self) -> None:
+        """Memory over a backlog."""
+        number = self._options.records
+        largest, first = memory_over_backlog(self._home, self._database("backlog"), self._kafka, PREFIX, number)
+        print(f"\nmemory of liq land over a backlog of {number:,} records")
+        print(f"  {first:,.0f} MB after the first batch, {largest:,.0f} MB at most", flush=True)
+
+
+PARTS = ("throughput", "sustained", "workers", "memory")
+
+
 def main(arguments: list[str]) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="bench landing", description=__doc__)
@@ -361,60 +434,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--row-by-row-records", type=int, default=3_000)
     parser.add_argument("--rate", type=int, default=2_000)
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--backlog", type=int, default=0, help="records for the memory measurement; --records if 0")
-    parser.add_argument("--short", action="store_true", help="the first table only")
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of: %(default)s")
     options, _ = parser.parse_known_args(arguments)
-    number: int = options.records
+    parts = options.parts.split(",")
+    if not set(parts) <= set(PARTS):
+        parser.error(f"--parts must be some of {', '.join(PARTS)}")
     with tempfile.TemporaryDirectory(prefix="liq-bench-") as folder, servers() as (postgres, kafka):
-        home = Path(folder)
-
-        def database(name: str) -> str:
-            url: str = postgres.ensure_database(name)
-            migrate(url)
-            return url
-
-        print(f"publishing {number:,} records ...", flush=True)
-        publish(kafka, PREFIX, number)
-        memory: dict[LandingTable, list[Row]] = {}
-
-        def decode_all() -> int:
-            memory.clear()
-            for table, row in read_all(kafka, PREFIX, number):
-                memory.setdefault(table, []).append(row)
-            return number
-
-        figures: dict[str, list[float]] = {}
-        for turn in range(options.rounds):
-
-            def measure(name: str, work: Callable[[str], int], turn: int = turn) -> None:
-                url = database(f"{name.partition(' ')[0].lower()}_{turn}")
-                figures.setdefault(name, []).append(timed(lambda: work(url)))
-
-            measure("consume and decode only", lambda _: decode_all())
-            measure("landing", lambda url: land(url, kafka, PREFIX))
-            measure("COPY and upsert from memory", lambda url: copy_and_upsert(url, memory))
-            measure("raw COPY", lambda url: raw_copy(url, memory))
-            measure("row by row", lambda url: land_row_by_row(url, kafka, PREFIX, options.row_by_row_records))
-        memory.clear()
-        print(f"\nKafka to committed rows, records per second: medians of {options.rounds} rounds")
-        landing = figures["landing"]
-        for name, found in figures.items():
-            ratio = statistics.median(mine / other for mine, other in zip(landing, found, strict=True))
-            print(f"  {name:<28} {statistics.median(found):>10,.0f}   landing is {ratio:>6.2f} x", flush=True)
-        if options.short:
-            return
-        delays = sustained(home, database("sustained"), kafka, "sustained.", options.rate, options.seconds)
-        p50, p95, p99 = (statistics.quantiles(delays, n=100)[place - 1] for place in (50, 95, 99))
-        print(f"\nliq land at {options.rate:,} records/s for {options.seconds} s: from acknowledgement to commit")
-        print(f"  p50 {p50:.3f} s   p95 {p95:.3f} s   p99 {p99:.3f} s   largest {max(delays):.3f} s", flush=True)
-        print("\none partition of every topic for each liq land, records per second from first to last commit")
-        for workers in (1, 2, 3):
-            rate = with_workers(home, database(f"workers_{workers}"), kafka, PREFIX, workers)
-            print(f"  {workers}: {rate:>10,.0f}", flush=True)
-        prefix = PREFIX
-        if options.backlog:
-            prefix, number = "backlog.", options.backlog
-            publish(kafka, prefix, number)
-        largest, first = memory_over_backlog(home, database("backlog"), kafka, prefix, number)
-        print(f"\nmemory of liq land over a backlog of {number:,} records")
-        print(f"  {first:,.0f} MB after the first batch, {largest:,.0f} MB at most")
+        if set(parts) - {"sustained"}:
+            print(f"publishing {options.records:,} records ...", flush=True)
+            publish(kafka, PREFIX, options.records)
+        bench = Bench(options, Path(folder), postgres, kafka)
+        for part in parts:
+            getattr(bench, part)()
