@@ -28,6 +28,7 @@ from typing import Any, Final
 import psycopg
 
 from liq_pipeline.bus.producer import RecordProducer
+from liq_pipeline.bus.topics import IN_TOPICS
 from liq_pipeline.domain.records import Heartbeat, Record
 from liq_pipeline.domain.worlds import REAL
 from liq_pipeline.errors import LiqError
@@ -38,7 +39,7 @@ from liq_pipeline.sources.archives.pieces import Absent, Content, HistorySource,
 from liq_pipeline.sources.http import BadAnswerError, SourceError
 from liq_pipeline.sources.limits import BudgetError
 from liq_pipeline.sources.registry import real_world
-from liq_pipeline.store import archive_files, gaps, worlds
+from liq_pipeline.store import archive_files, community, gaps, worlds
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.landing import Lander
 
@@ -131,6 +132,7 @@ def backfill(
         run = _Run(conn, source, tuple(symbols), stop or threading.Event(), progress, wall_now)
         pieces = list(source.pieces(symbols, start, end))
         with (
+            community.opened(conn, list(IN_TOPICS), start, end),
             RecordProducer(bootstrap_servers, settings.kafka_topic_prefix, client_id="liq-backfill") as producer,
             Lander(
                 database_url,
