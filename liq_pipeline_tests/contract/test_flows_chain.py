@@ -18,8 +18,10 @@ import pytest
 from pydantic import SecretStr
 
 from liq_pipeline.domain.wallets import SHIPPED_LIST_VERSION, WalletLabel
+from liq_pipeline.pipeline.backfill import BackfillResult, backfill
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources import wallet_lists
+from liq_pipeline.sources.archives.catalogue import open_source
 from liq_pipeline.sources.live.ethereum import TOKENS, TRANSFER_TOPIC
 from liq_pipeline.sources.polling import poll_due
 from liq_pipeline.store.connection import connect
@@ -34,6 +36,7 @@ BINANCE_PEG_CUSTODY = "0x47ac0fb4f2d84898e4d9e7b4dab3c24507a6d503"
 KRAKEN = "0x2910543af39aba0cd09dbb2d50200b3e800a63d2"
 USER, OTHER = "0x" + "11" * 20, "0x" + "22" * 20
 START = datetime(2024, 6, 1, 8, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 
 
 @dataclass
@@ -124,6 +127,8 @@ class FakeChain:
         self.calls.append(body["method"])
         if body["method"] == "eth_blockNumber":
             return {"jsonrpc": "2.0", "id": 1, "result": hex(self.head)}
+        if body["method"] == "eth_getBlockByNumber":
+            return {"jsonrpc": "2.0", "id": 1, "result": self._header(int(body["params"][0], 16))}
         query = body["params"][0]
         found = self._between(set(query["address"]), int(query["fromBlock"], 16), int(query["toBlock"], 16))
         if len(found) > self.most_rows:
@@ -344,3 +349,29 @@ def test_the_exchanges_own_files_become_a_new_list(database_url: str, settings: 
     assert (entities[OTHER], entities[USER]) == ("bybit", "binance")
     assert entities[BINANCE_PEG_CUSTODY] == "binance_custody"  # its owner counts it; it is still nobody's deposit
     assert OTHER not in before
+
+
+def test_past_hours_are_loaded_by_block_range_once_and_say_how_far_they_were_read(follower: Follower) -> None:
+    """A chain of 08:00 to 10:20; the hour from 08:20 is asked for, the two whole hours around it are loaded."""
+    for number in range(700):
+        transfers = [(USDT, USER, BINANCE_HOT, "1500000")] if number % 100 == 7 else []
+        follower.chain.add(*transfers)
+
+    def load() -> BackfillResult:
+        with open_source(follower.settings_source, follower.settings, follower.database_url) as source:
+            return backfill(
+                follower.database_url, follower.kafka, follower.settings, source, ("BTC",),
+                START + timedelta(minutes=20), START + timedelta(minutes=80), wall_now=lambda: START + 9 * HOUR,
+            )  # fmt: skip
+
+    result = load()
+    assert (result.pieces, result.loaded, result.is_clean) == (2, 2, True)
+    flows = follower.flows()
+    assert [flow["block_number"] for flow in flows] == [1007, 1107, 1207, 1307, 1407, 1507]
+    assert {(flow["origin"], flow["direction"]) for flow in flows} == {("archive", "inflow")}
+    assert {flow["known_at"] - flow["event_time"] for flow in flows} == {timedelta(seconds=20)}
+    read = rows(follower.database_url, "SELECT min(event_time), max(event_time) FROM heartbeats")[0]
+    assert read["max"] == START + timedelta(hours=2) - timedelta(seconds=12)
+    again = load()
+    assert (again.unchanged, again.rows_sent) == (2, 0)
+    assert len(follower.flows()) == 6

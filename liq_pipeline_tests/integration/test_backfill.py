@@ -322,6 +322,26 @@ def test_a_venues_rest_history_lands_in_pages_that_are_loaded_once(bench: Bench)
     assert not any("openInterestHist" in asked.path for asked in bench.server.asked)
 
 
+def test_coingeckos_ranges_bring_prices_with_volume_and_capitalisation(bench: Bench) -> None:
+    stamp = int((START + timedelta(hours=3)).timestamp() * 1000) + 417  # on no grid, as it serves them
+
+    def answer(source: str, path: str, query: dict[str, str]) -> Reply | None:
+        if source != "coingecko" or not path.endswith("/bitcoin/market_chart/range"):
+            return None
+        inside = int(query["from"]) <= stamp / 1000 < int(query["to"])
+        values = {"prices": 61_000.5, "market_caps": 0.0, "total_volumes": 2.5e10}
+        return Reply({name: [[stamp, value]] if inside else [] for name, value in values.items()})
+
+    bench.server.serve("coingecko")
+    bench.settings.sources.urls["coingecko"] = bench.server.url("coingecko")
+    bench.server.fault = answer
+    assert bench.run(source="coingecko").problems == []
+    (row,) = rows(bench.database_url, "SELECT * FROM prices")
+    assert (row["venue"], row["price_usd"], row["volume_24h_usd"]) == ("coingecko", 61_000.5, 2.5e10)
+    assert row["market_cap_usd"] is None  # 0 is its word for unknown
+    assert row["known_at"] - row["event_time"] == timedelta(minutes=30)
+
+
 def test_rows_a_venue_gave_before_are_not_replaced_by_the_archives_rounding(bench: Bench) -> None:
     bench.server.fault = lambda source, path, query: (
         Reply([{"longAccount": "0.6", "shortAccount": "0.4", "timestamp": int(START.timestamp() * 1000)}])

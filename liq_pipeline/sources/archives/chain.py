@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from liq_pipeline.domain.records import Heartbeat, Record
 from liq_pipeline.domain.worlds import REAL
@@ -23,6 +24,7 @@ from liq_pipeline.settings import Settings
 from liq_pipeline.sources import registry, wallet_lists
 from liq_pipeline.sources.archives.pieces import Absent, Content, Known, Piece
 from liq_pipeline.sources.flows import records_of
+from liq_pipeline.sources.http import TransientError
 from liq_pipeline.sources.limits import Budgets
 from liq_pipeline.sources.live.ethereum import CHAIN, TOKENS, Block, ChainReader
 from liq_pipeline.store.connection import connect
@@ -36,6 +38,7 @@ DELAY: Final = timedelta(seconds=20)
 CONFIRMED: Final = timedelta(minutes=15)
 """Past re-orgs: what is younger is the live poll's."""
 ADMIT_SECONDS: Final = 3600.0
+ATTEMPTS: Final = 5
 BLOCK_SECONDS: Final = 12
 _HOUR: Final = timedelta(hours=1)
 
@@ -80,6 +83,15 @@ class ChainHistory:
             return None
         if now - CONFIRMED < piece.last:
             return Absent(is_expected=True)
+        retrying = Retrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(multiplier=1, max=60),
+            reraise=True,
+        )
+        return retrying(self._read, piece, now)
+
+    def _read(self, piece: Piece, now: datetime) -> Content:
         with self._lock:
             first, last = self._first_block_from(piece.first), self._first_block_from(piece.last) - 1
             records: list[Record] = []
