@@ -87,5 +87,11 @@ def read_blind(risk: RiskResult | None, signal: SignalResult, policy: AlertPolic
     """Blindness of one symbol: WARNING when its risk is UNKNOWN, INFO when an expected source is missing."""
     if signal.severity == "UNKNOWN" or risk is None or risk.score is None:
         return Reading(level=WARNING, kept=WARNING)
-    level = INFO if risk.coverage < policy.full_coverage - _COVERAGE_TOLERANCE else 0
+    level = INFO if risk.coverage < _full_coverage(risk, policy) - _COVERAGE_TOLERANCE else 0
     return Reading(level=level, kept=level)
+
+
+def _full_coverage(risk: RiskResult, policy: AlertPolicy) -> float:
+    """What the symbol can reach: a component that no venue offers for this coin is not missing."""
+    offered = sum(BUDGET[name] for name in COMPONENTS if risk.inputs.get(name, {}).get("venues") != {})
+    return min(policy.full_coverage, offered / 100.0)

@@ -36,6 +36,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     expected: dict[str, Expectation]
     """topic -> expectation"""
     description: str = ""
+    not_listed: dict[str, tuple[str, ...]] = {}
+    """venue -> symbols that it does not list: nothing is expected of it for them. The real world's listings change and
+    stand in the table venue_listings."""
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):

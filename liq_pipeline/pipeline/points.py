@@ -23,6 +23,7 @@ from liq_pipeline.scoring.results import PointResult, PressureResult
 from liq_pipeline.scoring.risk import risk_arrays
 from liq_pipeline.settings import Settings
 from liq_pipeline.store import lookback
+from liq_pipeline.store.expected import not_listed_at
 from liq_pipeline.store.inputs import Cut, Scope, current_values, flow_sources_fresh, flow_sums
 
 Connection = psycopg.Connection[Any]
@@ -106,16 +107,19 @@ def score_market(
     bars, references = source.market(times_seconds, hours)
     current = current_values(conn, scope, times_seconds * MICROSECONDS, cut)
     points = Points(times_seconds, bars.index_at(times_seconds), current.now)
-    risk = risk_arrays(bars, points, references, scope.expected, settings.risk.min_coverage)
+    absent = not_listed_at(conn, scope, times_seconds * MICROSECONDS)
+    expected = {topic: venues[np.newaxis, :, np.newaxis] & ~absent for topic, venues in scope.expected.items()}
+    risk = risk_arrays(bars, points, references, expected, settings.risk.min_coverage)
     scored = Scored(
         symbols=scope.symbols,
         venues=scope.venues,
         points=points,
         references=references,
-        expected=scope.expected,
+        expected=expected,
         age_seconds=current.age_seconds,
         risk=risk,
         probabilities=None if model is None else model.predict(bars, points, risk),
         model_id=None if model is None else model.model_id,
+        not_listed=absent,
     )
     return point_results(scored, pressures, settings.risk, settings.severity)

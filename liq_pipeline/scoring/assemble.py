@@ -20,7 +20,7 @@ from liq_pipeline.scoring.model import PROBABILITY_OUTSIDE, PROBABILITY_REDUCED,
 from liq_pipeline.scoring.pressure import PressureArrays
 from liq_pipeline.scoring.references import References
 from liq_pipeline.scoring.results import PointResult, PressureResult, RiskResult, SignalResult
-from liq_pipeline.scoring.risk import COMPONENTS, LONG, SHORT, TOPIC, RiskArrays, venue_mean
+from liq_pipeline.scoring.risk import COMPONENTS, LONG, SHORT, TOPIC, RiskArrays, everywhere, venue_mean
 from liq_pipeline.scoring.severity import FLOW_SIDE_BLIND, severity_of
 from liq_pipeline.settings import RiskSettings, SeveritySettings
 
@@ -64,6 +64,8 @@ class Scored:
     risk: RiskArrays
     probabilities: Probabilities | None = None
     model_id: str | None = None
+    not_listed: Booleans | None = None
+    """(symbols, venues, points): venues that do not list the symbol, so that nothing is expected of them."""
 
 
 def point_results(
@@ -147,7 +149,7 @@ def _observations(scored: Scored) -> dict[str, Integers]:
 class _PlainComponent:
     """A component of a batch: [symbol][point], venues' points and the look-back [symbol][venue][point].
 
-    expected: (position, name) of the venues that count for it. features: (name, name of its percentile) of its inputs.
+    expected: [symbol][venue][point] whether the venue counts for it. features: (name, name of its percentile).
     """
 
     long: Any
@@ -157,7 +159,7 @@ class _PlainComponent:
     venue_short: Any
     age: Any
     observations: Any
-    expected: list[tuple[int, str]]
+    expected: Any
     features: list[tuple[str, str]]
 
 
@@ -178,6 +180,7 @@ class _Plain:
     volatility: Any
     price: Any
     price_age: Any
+    not_listed: Any
     features: dict[str, Any]
     percentiles: dict[str, Any]
     components: dict[str, _PlainComponent]
@@ -190,10 +193,14 @@ class _Plain:
 def _plain(scored: Scored) -> _Plain:
     arrays, model = scored.risk, scored.probabilities
     observations = _observations(scored)
+    nobody = np.zeros(len(scored.venues), dtype=bool)
+    not_listed = scored.not_listed
+    if not_listed is None:
+        not_listed = np.zeros(scored.points.now.price_usd.shape, dtype=bool)
     components = {}
     for name in COMPONENTS:
         component = arrays.components[name]
-        expected = scored.expected.get(TOPIC[name])
+        expected = everywhere(scored.expected.get(TOPIC[name], nobody), component.venue_long.shape)
         components[name] = _PlainComponent(
             long=component.long.tolist(),
             short=component.short.tolist(),
@@ -202,7 +209,7 @@ def _plain(scored: Scored) -> _Plain:
             venue_short=component.venue_short.tolist(),
             age=scored.age_seconds[_AGE_OF[name]].tolist(),
             observations=observations[name].tolist(),
-            expected=[(v, venue) for v, venue in enumerate(scored.venues) if expected is not None and expected[v]],
+            expected=expected.tolist(),
             features=[(feature, f"{feature}_percentile") for feature in _FEATURES[name]],
         )
     return _Plain(
@@ -216,6 +223,7 @@ def _plain(scored: Scored) -> _Plain:
         volatility=venue_mean(arrays.percentiles[f.VOLATILITY]).tolist(),
         price=scored.points.now.price_usd.tolist(),
         price_age=scored.age_seconds["price_usd"].tolist(),
+        not_listed=not_listed.tolist(),
         features={name: values.tolist() for name, values in arrays.features.items()},
         percentiles={name: values.tolist() for name, values in arrays.percentiles.items()},
         components=components,
@@ -254,6 +262,11 @@ def _risk_result(
             if not isnan(price := plain.price[s][v][p])
         }
     }
+    absent = [venue for v, venue in enumerate(scored.venues) if plain.not_listed[s][v][p]]
+    if absent:
+        inputs["not_listed"] = absent
+    if len(absent) == len(scored.venues):
+        notes = [f"no venue lists {scored.symbols[s]}"]
     coverage = plain.coverage[s][p]
     score = _number(plain.score[s][p])
     if score is None:
@@ -282,7 +295,9 @@ def _venues(
     """What each expected venue said for a component, and whether it counts."""
     said: dict[str, Any] = {}
     states: dict[str, VenueState] = {}
-    for v, venue in component.expected:
+    for v, venue in enumerate(scored.venues):
+        if not component.expected[s][v][p]:
+            continue
         age = component.age[s][v][p]
         long = component.venue_long[s][v][p]
         if not isnan(long):

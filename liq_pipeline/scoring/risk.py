@@ -101,7 +101,8 @@ def risk_arrays(
 ) -> RiskArrays:
     """Score every point of every symbol.
 
-    expected: topic -> (venues,) whether that venue is expected to bring it; an absent topic is expected from nobody.
+    expected: topic -> whether the venue is expected to bring it: (venues,) where all symbols and points agree, else
+    (symbols, venues, points); an absent topic is expected from nobody.
     without: components taken as unknown (ablation).
     """
     values = f.at_points(bars, points)
@@ -195,12 +196,17 @@ def _liquidation(values: dict[str, Floats], ranks: dict[str, Floats]) -> tuple[F
     return sides[0], sides[1]
 
 
+def everywhere(expected: Booleans, shape: tuple[int, ...]) -> Booleans:
+    """An expectation, of (venues,) or (symbols, venues, points), in the second shape."""
+    return np.broadcast_to(expected if expected.ndim == 3 else expected[np.newaxis, :, np.newaxis], shape)
+
+
 def _over_venues(long: Floats, short: Floats, expected: Booleans) -> Component:
     """Mean over the expected venues whose points are known on both sides."""
-    known = ~np.isnan(long) & ~np.isnan(short) & expected[np.newaxis, :, np.newaxis]
+    wanted = everywhere(expected, long.shape)
+    known = ~np.isnan(long) & ~np.isnan(short) & wanted
     long, short = np.where(known, long, np.nan), np.where(known, short, np.nan)
-    count = known.sum(axis=1)
-    share = count / float(max(1, int(expected.sum())))
+    share = known.sum(axis=1) / np.maximum(1, wanted.sum(axis=1))
     return Component(venue_mean(long), venue_mean(short), share, long, short)
 
 

@@ -23,7 +23,10 @@ def instruments_of(
         listing = polling_state.load_listings(conn, settings.symbols).get(source.name)
     if listing is not None and listing.knows(settings.symbols):
         return listing.instruments
-    found = choose(_fetch(source, http, budgets), settings.symbols)
+    try:
+        found = choose(_fetch(source, http, budgets), settings.symbols)
+    except UNREADABLE as error:
+        raise BadAnswerError(source.name, f"its list of instruments cannot be read ({error})") from error
     with connect(database_url, application_name="liq listing") as conn:
         polling_state.save_listing(conn, source.name, found, settings.symbols, datetime.now(UTC))
     return tuple(found)
@@ -34,16 +37,13 @@ def _fetch(source: Source, http: HttpClient, budgets: Budgets) -> list[Instrumen
     if lists is None:
         return []
     payloads = []
-    try:
-        for first in lists.requests:
-            request = first
-            while request is not None:
-                budgets.acquire(request.costs, timeout_seconds=30)
-                payloads.append(http.ask(request).payload)
-                page = lists.next_page(request, payloads[-1]) if lists.next_page else None
-                if page is None:
-                    break
-                request = page
-        return list(lists.parse(payloads))
-    except UNREADABLE as error:
-        raise BadAnswerError(source.name, f"its list of instruments cannot be read ({error})") from error
+    for first in lists.requests:
+        request = first
+        while request is not None:
+            budgets.acquire(request.costs, timeout_seconds=30)
+            payloads.append(http.ask(request).payload)
+            page = lists.next_page(request, payloads[-1]) if lists.next_page else None
+            if page is None:
+                break
+            request = page
+    return list(lists.parse(payloads))

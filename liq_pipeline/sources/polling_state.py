@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 
 from liq_pipeline.sources.live.base import Instrument
+from liq_pipeline.store import listings
 
 WHOLE_SOURCE = "*"
 """The feed name of the row that stands for a source as a whole."""
@@ -139,4 +140,5 @@ def save_listing(
             """,
             rows,
         )
+    listings.note(conn, venue, {symbol: symbol in by_symbol for symbol in sorted(set(symbols))}, now)
     return news

@@ -68,6 +68,10 @@ class Scope:
     max_age_us: dict[str, dict[str, int]]
     flow_venues: tuple[str, ...]
     current_origins: Origins
+    not_listed: frozenset[tuple[str, str]] = frozenset()
+    """(symbol, venue) by the world's manifest."""
+    is_real: bool = False
+    is_history: bool = False
 
     def venues_of(self, topic: str) -> tuple[str, ...]:
         """The venues expected to bring the topic."""
@@ -107,6 +111,14 @@ def scope_of(world: World, risk: RiskSettings, *, history: bool = False) -> Scop
         max_age_us=max_age,
         flow_venues=tuple(sorted(expected[FLOW_TOPIC].venues)) if FLOW_TOPIC in expected else (),
         current_origins="live" if world.is_real and not history else "all",
+        not_listed=frozenset(
+            (symbol, venue)
+            for venue in venues
+            for symbol in world.manifest.not_listed.get(venue, ())
+            if symbol in world.manifest.symbols
+        ),
+        is_real=world.is_real,
+        is_history=history,
     )
 
 

@@ -58,7 +58,8 @@ def open_folder(folder: Path, selection: Selection, step_seconds: int) -> Record
     findings = Findings()
     name = f"recorded/{tidy(folder.name)}{selection.suffix}"[:100]
     first = last = None
-    for message in _messages(files, name, symbols, selection, findings):
+    players = _players(name, symbols)
+    for message in _messages(files, players, selection, findings):
         known = message[1].known if isinstance(message, tuple) else message.known
         first, last = first or known, known
         findings.records += 1
@@ -70,19 +71,27 @@ def open_folder(folder: Path, selection: Selection, step_seconds: int) -> Record
     }
     world = recorded_world(
         folder.name,
-        manifest=Manifest(symbols=symbols, expected=expected, description=f"raw answers: {findings.sentence}"),
+        manifest=Manifest(
+            symbols=symbols,
+            expected=expected,
+            description=f"raw answers: {findings.sentence}",
+            not_listed={name: player.not_listed for name, player in players.items() if player.not_listed},
+        ),
         step_seconds=step_seconds,
         first_time=first,
         last_time=last,
         selection=selection,
     )
-    return Recording(world, lambda: _messages(files, world.name, symbols, selection, Findings()), findings)
+    return Recording(world, lambda: _messages(files, _players(world.name, symbols), selection, Findings()), findings)
+
+
+def _players(world: str, symbols: tuple[str, ...]) -> dict[str, _SourcePlayer]:
+    return {name: _SourcePlayer(source, world, symbols) for name, source in SOURCES.items()}
 
 
 def _messages(
-    files: list[Path], world: str, symbols: tuple[str, ...], selection: Selection, findings: Findings
+    files: list[Path], players: dict[str, _SourcePlayer], selection: Selection, findings: Findings
 ) -> Iterator[Message]:
-    players = {name: _SourcePlayer(source, world, symbols) for name, source in SOURCES.items()}
     for path in files:
         # Several processes wrote into the hour: their lines are brought into the order of arrival.
         for line in sorted(_lines(path, findings), key=lambda line: line.received_at):
@@ -120,6 +129,14 @@ class _SourcePlayer:
         self._instruments: tuple[Instrument, ...] = ()
         self._lists: dict[int, list[Any]] = {}
         self._marks: dict[str, float] = {}
+        self._ever_listed: set[str] | None = None
+        """None until a list was recorded."""
+
+    @property
+    def not_listed(self) -> tuple[str, ...]:
+        """The wanted symbols that no recorded list of this venue names."""
+        known = self._ever_listed
+        return () if known is None else tuple(symbol for symbol in self._symbols if symbol not in known)
 
     def take(self, line: RawLine) -> tuple[list[Message], list[str]]:
         """(messages, problems) of one line."""
@@ -192,6 +209,7 @@ class _SourcePlayer:
         try:
             pages = [page for number in sorted(self._lists) for page in self._lists[number]]
             self._instruments = tuple(choose(lists.parse(pages), self._symbols))
+            self._ever_listed = (self._ever_listed or set()) | {known.symbol for known in self._instruments}
         except UNREADABLE as error:
             return [f"its list of instruments: {type(error).__name__}: {error}"]
         return []
