@@ -17,7 +17,7 @@ import pytest
 
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources.collect import Collector
-from liq_pipeline.sources.live import binance, bybit, gate, htx, okx
+from liq_pipeline.sources.live import binance, bybit, deribit, gate, htx, kraken_futures, okx
 from liq_pipeline.sources.live.base import Instrument, Reading
 from liq_pipeline_tests.live_support import (
     StreamServer,
@@ -47,9 +47,21 @@ EXPECTED: dict[str, list[tuple[str, float, str, float, float, bool]]] = {
     "okx": [("BTC", 0.0, "long", 67_310.1, 4.12, True), ("BTC", 0.5, "short", 68_310.0, 1.0, True)],
     # 600 of the position's 1,000 contracts were closed; contracts of 0.0001 BTC
     "gate": [("BTC", 0.0, "long", 67_100.0, 0.06, False), ("BTC", 1.0, "short", 68_400.0, 0.05, False)],
+    # Trades with a flag: T the taker, M the maker, MT both; inverse amounts are USD, linear ones coins. The first one
+    # sold, so a long was closed; in the second a long (the taker's) and a short (the maker's); the maker of the
+    # third sold to a buyer. A trade without the flag is no liquidation.
+    "deribit": [
+        ("BTC", 0.301, "long", 68_000.0, 0.5, False),
+        ("BTC", 0.401, "short", 68_000.0, 0.1, False),
+        ("BTC", 0.401, "long", 68_000.0, 0.1, False),
+        ("SOL", 0.501, "long", 160.0, 25.0, False),
+    ],
+    # `type` and `side` are the taker's; the snapshot holds what came before the subscription; a termination is none
+    "kraken_futures": [("BTC", -0.5, "long", 67_990.0, 0.25, False), ("BTC", 0.0, "short", 68_400.5, 1.5, False)],
+    # 2 and 1,000 contracts of 0.001 BTC; `amount` says 2 and 1
     "htx": [("BTC", 0.165, "short", 68_500.0, 0.002, False), ("BTC", 1.165, "long", 67_000.0, 1.0, False)],
 }
-GREETINGS = {"binance": 1, "bybit": 1, "okx": 2}
+GREETINGS = {"binance": 1, "bybit": 1, "okx": 2, "deribit": 2, "kraken_futures": 2}
 
 
 @contextmanager
@@ -67,7 +79,7 @@ def collector_of(
         urls[f"{source}_ws"] = stream.url
     chosen = settings(
         mode="live",
-        symbols=("BTC", "PEPE"),
+        symbols=("BTC", "PEPE", "SOL"),
         venues=(source,),
         kafka_topic_prefix=prefix,
         sources=SourceSettings(urls=urls, market_seconds=0.5),
@@ -148,58 +160,40 @@ def test_the_recorded_binance_frame(shared_data: Path) -> None:
             frames_of("gate")["routes"]["/api/v4/futures/usdt/liq_orders"],
             Instrument("BTC", "BTC_USDT", 1, 0.0001),
         ),
+        (deribit.parse_stream, "deribit", frames_of("deribit")["stream"][2], Instrument("BTC", "BTC-PERPETUAL")),
+        (
+            kraken_futures.parse_stream,
+            "kraken_futures",
+            frames_of("kraken_futures")["stream"][4],
+            Instrument("BTC", "PF_XBTUSD"),
+        ),
         (
             htx.SOURCE.event_feeds[0].parse,
             "htx",
             frames_of("htx")["routes"]["/v5/market/liquidation-orders"],
-            Instrument("BTC", "BTC-USDT"),
+            Instrument("BTC", "BTC-USDT", 1, 0.001),
         ),
     ],
-    ids=["binance", "bybit", "okx", "gate", "htx"],
+    ids=["binance", "bybit", "okx", "gate", "deribit", "kraken_futures", "htx"],
 )
 def test_a_side_nobody_documented_is_a_problem_and_no_row(
     parse: Any, venue: str, message: Any, instrument: Instrument
 ) -> None:
     text = msgspec.json.encode(message).decode()
-    for known in ('"SELL"', '"Buy"', '"sell"', '"long"', '"short"'):
+    for known in ('"SELL"', '"Buy"', '"sell"', '"buy"', '"long"', '"short"'):
         text = text.replace(known, '"sideways"')
     # Gate tells the side by the sign of `size`, which cannot be undocumented: a missing one takes its place.
     text = text.replace('"size":', '"sighs":')
     found = reading(venue, instrument)
     parse(msgspec.json.decode(text), found)
     assert found.problems
-    # OKX's second detail is of an account in net mode, whose side is told by the order alone: it stays readable.
-    assert len(found.records) == (1 if venue == "okx" else 0)
+    assert found.records == []
 
 
-class TestBesideCcxt:
-    """What the usual library makes of the same messages: why these venues are read directly."""
-
-    ccxt = pytest.importorskip("ccxt.pro")
-
-    def test_okx_messages_keep_all_their_details(self) -> None:
-        message = frames_of("okx")["stream"][2]
-        exchange = self.ccxt.okx()
-        market = {
-            "id": "BTC-USDT-SWAP",
-            "symbol": "BTC/USDT:USDT",
-            "swap": True,
-            "contract": True,
-            "contractSize": 0.01,
-        }
-        theirs = exchange.parse_ws_liquidation(message["data"][0], market)
-        ours = reading("okx", Instrument("BTC", "BTC-USDT-SWAP", 1, 0.01))
-        okx.parse_stream(message, ours)
-        assert theirs["contracts"] == 412  # one of two details, in contracts, without a value in USD
-        assert theirs["quoteValue"] is None
-        assert [record.quantity_base for record in ours.records] == [4.12, 1.0]  # type: ignore[attr-defined]
-
-    def test_binance_orders_count_all_their_fills(self) -> None:
-        message = frames_of("binance")["stream"][1]
-        exchange = self.ccxt.binanceusdm()
-        market = {"id": "BTCUSDT", "symbol": "BTC/USDT:USDT", "swap": True, "contract": True, "contractSize": 1}
-        theirs = exchange.parse_ws_liquidation(message["o"], market)
-        ours = reading("binance", Instrument("BTC", "BTCUSDT"))
-        binance.parse_stream(message, ours)
-        assert theirs["contracts"] == 1.0  # the last fill only
-        assert [record.quantity_base for record in ours.records] == [2.0]  # type: ignore[attr-defined]
+def test_htx_sizes_that_contradict_their_turnover_are_a_problem_and_no_row() -> None:
+    """A venue that changed the size of its contracts would be wrong by a power of ten in every sum."""
+    found = reading("htx", Instrument("BTC", "BTC-USDT", 1, 0.01))
+    htx.SOURCE.event_feeds[0].parse(frames_of("htx")["routes"]["/v5/market/liquidation-orders"], found)
+    assert found.records == []
+    assert len(found.problems) == 2
+    assert "are no turnover of 137" in found.problems[0]

@@ -74,14 +74,22 @@ def coin_of(base: str) -> tuple[str, float]:
 
 
 def choose(found: Iterable[Instrument], symbols: Iterable[str]) -> list[Instrument]:
-    """The wanted symbols' instruments; where a venue lists a coin twice, the one with the plainest unit."""
+    """The wanted symbols' instruments; where a venue lists a coin twice, the one with the plainest unit.
+
+    Raises ShapeError if the venue's list is empty: that is a fault. Taken as a fact, nothing would be expected of the
+    venue any more, and its silence would be full coverage.
+    """
     wanted = set(symbols)
     best: dict[str, Instrument] = {}
+    is_empty = True
     for instrument in found:
+        is_empty = False
         if instrument.symbol in wanted:
             known = best.get(instrument.symbol)
             if known is None or instrument.coins_per_unit < known.coins_per_unit:
                 best[instrument.symbol] = instrument
+    if is_empty:
+        raise ShapeError("it names no perpetual at all")
     return list(best.values())
 
 
@@ -419,8 +427,10 @@ class Stream:
     path: Callable[[Sequence[Instrument]], str]
     subscribe: Callable[[Sequence[Instrument]], list[str]]
     parse: Parse
-    confirms: Callable[[Any], bool] | None = None
-    """Whether a message confirms a subscription; None where the venue confirms nothing."""
+    confirms: Callable[[Any], bool]
+    """Whether a message confirms a subscription. The feed is read once every message of `subscribe` was confirmed."""
+    refusal: Callable[[Any], str | None] = field(default=lambda _: None)
+    """What a message that refuses a subscription says; None for every other message."""
     ping: str | None = None
     silence_seconds: float = 30.0
     """Nothing at all (not even an answer to our ping) for this long: the connection is dead."""

@@ -45,6 +45,8 @@ WEIGHT = Limit("binance_weight", 1_800, 60)
 DATA = Limit("binance_data", 900, 300)
 FUNDING = Limit("binance_funding", 400, 300)
 
+SUBSCRIPTION_ID = 1
+
 PREMIUM_INDEX = Request("/fapi/v1/premiumIndex", costs={WEIGHT.scope: 10})
 
 
@@ -190,8 +192,18 @@ def parse_stream(message: Any, reading: Reading) -> None:
 
 def _subscribe(instruments: Sequence[Instrument]) -> list[str]:
     # One stream for all symbols: per-symbol streams would have to be added and dropped with LIQ_SYMBOLS.
-    message = {"method": "SUBSCRIBE", "params": ["!forceOrder@arr"], "id": 1}
+    message = {"method": "SUBSCRIBE", "params": ["!forceOrder@arr"], "id": SUBSCRIPTION_ID}
     return [msgspec.json.encode(message).decode()] if instruments else []
+
+
+def _confirms(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("id") == SUBSCRIPTION_ID and message.get("result", "") is None
+
+
+def _refusal(message: Any) -> str | None:
+    if isinstance(message, dict) and isinstance(message.get("error"), dict):
+        return f"code {message['error'].get('code')}: {str(message['error'].get('msg', ''))[:100]}"
+    return None
 
 
 def _ratio_feed(name: str, path: str, kind: LongShortKind) -> Feed:
@@ -271,7 +283,9 @@ SOURCE = Source(
             per_symbol=True,
         ),
     ),
-    stream=Stream(path=lambda _: "/market/ws", subscribe=_subscribe, parse=parse_stream),
+    stream=Stream(
+        path=lambda _: "/market/ws", subscribe=_subscribe, parse=parse_stream, confirms=_confirms, refusal=_refusal
+    ),
     histories=(
         History(
             name="open_interest",

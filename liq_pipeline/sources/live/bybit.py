@@ -214,6 +214,12 @@ def _confirms(message: Any) -> bool:
     return isinstance(message, dict) and message.get("op") == "subscribe" and message.get("success") is True
 
 
+def _refusal(message: Any) -> str | None:
+    if isinstance(message, dict) and message.get("op") == "subscribe" and message.get("success") is False:
+        return str(message.get("ret_msg", ""))[:100]
+    return None
+
+
 def _page(path: str, start_name: str, end_name: str, **extra: str | int) -> Callable[..., Request]:
     def request(instrument: Instrument, start: datetime, end: datetime) -> Request:
         times = {start_name: milliseconds(start), end_name: milliseconds(end) - 1}
@@ -271,6 +277,7 @@ SOURCE = Source(
         subscribe=_subscribe,
         parse=parse_stream,
         confirms=_confirms,
+        refusal=_refusal,
         ping='{"op":"ping"}',
     ),
     histories=(

@@ -1,10 +1,12 @@
-"""Deribit perpetuals: one ticker call per coin brings mark, funding and open interest.
+"""Deribit perpetuals: one ticker call per coin brings mark, funding and open interest; flagged trades are liquidations.
 
 Belongs here: Deribit's endpoints, names and units. Does not: anything about other venues.
 
 Units: open interest of the inverse perpetuals (BTC-PERPETUAL) is in USD, of the USDC-settled ones in coins. Funding
 accrues without settlements: current_funding is the rate now, as a fraction per 8 hours; funding_8h is the sum of the
 last 8 hours. The history's interest_1h is what one hour cost.
+Liquidations are trades that carry `liquidation`: T the taker was liquidated, M the maker, MT both. `direction` is the
+taker's: a taker that sells, and a maker that a taker buys from, closed a long. `amount` counts as open interest does.
 The bankruptcy settlements that some libraries present as liquidations have no price and no side: not used.
 """
 
@@ -12,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from liq_pipeline.sources.http import (
     RejectedError,
@@ -28,7 +32,9 @@ from liq_pipeline.sources.live.base import (
     Instrument,
     InstrumentList,
     Reading,
+    ShapeError,
     Source,
+    Stream,
     coin_of,
     milliseconds,
     number,
@@ -42,7 +48,10 @@ NAME = "deribit"
 REQUESTS = Limit("deribit", 10, 1)
 COST = {REQUESTS.scope: 1}
 CURRENT_FUNDING_HOURS = 8.0
-INVERSE_SUFFIX = "-PERPETUAL"
+_SUBSCRIPTION: Final = 1
+_TEST: Final = 2
+_CLOSED_BY: Final = {("T", "sell"): "long", ("T", "buy"): "short", ("M", "buy"): "long", ("M", "sell"): "short"}
+"""(who was liquidated, the taker's direction) -> the side of the position that was closed."""
 
 
 def classify(status: int, payload: Any) -> SourceError | None:
@@ -117,6 +126,58 @@ def _settled(payload: Any, reading: Reading) -> None:
     reading.each(payload["result"], row)
 
 
+def parse_stream(message: Any, reading: Reading) -> None:
+    """One websocket message: the flagged ones among the trades; answers to our own requests are ignored."""
+    if not isinstance(message, dict) or message.get("method") != "subscription":
+        return
+    if not message["params"]["channel"].startswith("trades."):
+        return
+    reading.each(message["params"]["data"], lambda trade: _liquidation(trade, reading))
+
+
+def _liquidation(trade: Any, reading: Reading) -> None:
+    flag = trade.get("liquidation")
+    instrument = reading.instruments.get(trade["instrument_name"])
+    if flag is None or instrument is None:
+        return
+    if flag not in ("T", "M", "MT"):
+        raise ShapeError(f"{flag!r} tells nobody who was liquidated")
+    amount, price = number(trade["amount"]), number(trade["price"])
+    for who in flag:
+        side = _CLOSED_BY.get((who, trade["direction"]))
+        if side is None:
+            raise ShapeError(f"{trade['direction']!r} is no direction of a trade")
+        reading.liquidation(
+            instrument,
+            time_of_ms(trade["timestamp"]),
+            event_id=f"{trade['trade_id']}-{who}",
+            side="long" if side == "long" else "short",
+            native_price=price,
+            units=amount / price if is_inverse(instrument.native) else amount,
+            is_sample=False,
+            source_topic="trades",
+        )
+
+
+def _subscribe(instruments: Sequence[Instrument]) -> list[str]:
+    channels = [f"trades.{instrument.native}.100ms" for instrument in instruments]
+    return [_call(_SUBSCRIPTION, "public/subscribe", {"channels": channels})] if channels else []
+
+
+def _call(number_: int, method: str, params: dict[str, Any]) -> str:
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": number_, "method": method, "params": params}).decode()
+
+
+def _confirms(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("id") == _SUBSCRIPTION and bool(message.get("result"))
+
+
+def _refusal(message: Any) -> str | None:
+    if not isinstance(message, dict) or message.get("id") != _SUBSCRIPTION or message.get("result"):
+        return None
+    return str(message.get("error", "none of the channels exists"))[:100]
+
+
 def _funding_page(instrument: Instrument, start: datetime, end: datetime) -> Request:
     return Request(
         "/api/v2/public/get_funding_rate_history",
@@ -141,8 +202,9 @@ def _ticker(native: str) -> Request:
 SOURCE = Source(
     name=NAME,
     rest_url="https://www.deribit.com",
+    ws_url="wss://www.deribit.com",
     limits=(REQUESTS,),
-    offers=("prices", "funding_rates", "open_interest"),
+    offers=("prices", "funding_rates", "open_interest", "liquidations"),
     probe=_ticker("BTC-PERPETUAL"),
     classify=classify,
     instruments=InstrumentList(
@@ -153,6 +215,14 @@ SOURCE = Source(
         Feed("open_interest", ("open_interest",), "market", of_symbol(_ticker), _open_interest, per_symbol=True),
         Feed("funding", ("funding_rates",), "funding", of_symbol(_ticker), _funding, per_symbol=True),
         Feed("settled_funding", ("funding_rates",), "settled", _recent_funding, _settled, per_symbol=True),
+    ),
+    stream=Stream(
+        path=lambda _: "/ws/api/v2",
+        subscribe=_subscribe,
+        parse=parse_stream,
+        confirms=_confirms,
+        refusal=_refusal,
+        ping=_call(_TEST, "public/test", {}),
     ),
     histories=(
         History(

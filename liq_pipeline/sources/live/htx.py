@@ -2,8 +2,9 @@
 
 Belongs here: HTX's endpoint, names and units. Does not: anything about other venues.
 
-Units: `amount` is in coins, `volume` in contracts; `bankrupt_price` in USDT. `position_side` is the side of the
-position, `side` that of the order which closed it. Each event has an id.
+Units: `volume` is in contracts, `bankrupt_price` in USDT, `trade_turnover` in USDT. `amount` is not used: documentation
+calls it coins, and a recorded answer had contracts there, a thousand times more than its own turnover. The turnover
+checks the size of a contract. `position_side` is the side of the position, `side` that of the order which closed it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from liq_pipeline.sources.live.base import (
     Source,
     coin_of,
     number,
+    number_or_none,
     of_symbol,
     time_of_ms,
 )
@@ -30,6 +32,8 @@ NAME = "htx"
 # Granted: 800 requests in 10 s per IP for public market data [not confirmed]: ours stay far below.
 REQUESTS = Limit("htx", 50, 10)
 COST = {REQUESTS.scope: 1}
+TURNOVER_TOLERANCE = 0.1
+"""The turnover may be at fill prices; a wrong size of a contract is off by a factor of ten at least."""
 
 
 def classify(status: int, payload: Any) -> SourceError | None:
@@ -58,13 +62,18 @@ def _liquidations(payload: Any, reading: Reading) -> None:
             return
         if event["position_side"] not in ("long", "short"):
             raise ShapeError(f"{event['position_side']!r} is no side of a position")
+        contracts, price = number(event["volume"]), number(event["bankrupt_price"])
+        turnover = number_or_none(event.get("trade_turnover"))
+        notional = contracts * instrument.units_per_contract * price
+        if turnover is not None and abs(notional - turnover) > TURNOVER_TOLERANCE * notional:
+            raise ShapeError(f"{contracts:g} contracts at {price:g} are no turnover of {turnover:g}")
         reading.liquidation(
             instrument,
             time_of_ms(event["liquidation_time"]),
             event_id=str(event["id"]),
             side=event["position_side"],
-            native_price=number(event["bankrupt_price"]),
-            units=number(event["amount"]),
+            native_price=price,
+            contracts=contracts,
             is_sample=False,
             source_topic="liquidation-orders",
         )

@@ -4,6 +4,8 @@ Belongs here: Kraken's endpoints, names, units and limits. Does not: anything ab
 
 Units: open interest of PF_ contracts in coins. The tickers' fundingRate is ABSOLUTE, in USD per coin and hour: divided
 by the index price it is a fraction per ONE hour; the history also gives relativeFundingRate, which already is one.
+Liquidations are trades whose `type` is "liquidation", which speaks of the taker, as `side` does: a sell closed a long.
+Terminations and assignments (a position moved to another trader) are no orders in the market: not counted.
 PI_ contracts are inverse and counted in USD: not used beside PF_. XBT is BTC.
 """
 
@@ -12,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from liq_pipeline.sources.http import RejectedError, Request, SourceError, ThrottledError
 from liq_pipeline.sources.limits import Limit
 from liq_pipeline.sources.live.base import (
@@ -19,13 +23,16 @@ from liq_pipeline.sources.live.base import (
     Instrument,
     InstrumentList,
     Reading,
+    ShapeError,
     Source,
+    Stream,
     coin_of,
     number,
     number_or_none,
     of_symbol,
     one_request,
     time_of_iso,
+    time_of_ms,
 )
 
 NAME = "kraken_futures"
@@ -116,11 +123,55 @@ def _settled(payload: Any, reading: Reading) -> None:
     reading.each(sorted(payload["rates"], key=lambda row: str(row["timestamp"]))[-3:], row)
 
 
+def parse_stream(message: Any, reading: Reading) -> None:
+    """One websocket message: a trade, or the last hundred that come with a subscription."""
+    if not isinstance(message, dict) or "event" in message:
+        return
+    if message.get("feed") == "trade":
+        reading.each([message], lambda trade: _liquidation(trade, reading))
+    elif message.get("feed") == "trade_snapshot":
+        reading.each(message["trades"], lambda trade: _liquidation(trade, reading))
+
+
+def _liquidation(trade: Any, reading: Reading) -> None:
+    instrument = reading.instruments.get(trade["product_id"])
+    if trade["type"] != "liquidation" or instrument is None:
+        return
+    if trade["side"] not in ("buy", "sell"):
+        raise ShapeError(f"{trade['side']!r} is no side of a trade")
+    reading.liquidation(
+        instrument,
+        time_of_ms(trade["time"]),
+        event_id=str(trade["uid"]),
+        side="long" if trade["side"] == "sell" else "short",
+        native_price=number(trade["price"]),
+        units=number(trade["qty"]),
+        is_sample=False,
+        source_topic="trade",
+    )
+
+
+def _subscribe(instruments: Sequence[Instrument]) -> list[str]:
+    message = {"event": "subscribe", "feed": "trade", "product_ids": [instrument.native for instrument in instruments]}
+    return [msgspec.json.encode(message).decode()] if instruments else []
+
+
+def _confirms(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("event") == "subscribed" and message.get("feed") == "trade"
+
+
+def _refusal(message: Any) -> str | None:
+    if isinstance(message, dict) and message.get("event") in ("error", "alert", "subscribed_failed"):
+        return str(message.get("message", message["event"]))[:100]
+    return None
+
+
 SOURCE = Source(
     name=NAME,
     rest_url="https://futures.kraken.com",
+    ws_url="wss://futures.kraken.com",
     limits=(REQUESTS,),
-    offers=("prices", "funding_rates", "open_interest"),
+    offers=("prices", "funding_rates", "open_interest", "liquidations"),
     probe=Request("/derivatives/api/v3/tickers/PF_XBTUSD", costs=COST),
     classify=classify,
     instruments=InstrumentList((TICKERS,), _instruments),
@@ -138,5 +189,12 @@ SOURCE = Source(
             _settled,
             per_symbol=True,
         ),
+    ),
+    stream=Stream(
+        path=lambda _: "/ws/v1",
+        subscribe=_subscribe,
+        parse=parse_stream,
+        confirms=_confirms,
+        refusal=_refusal,
     ),
 )

@@ -221,6 +221,12 @@ def _confirms(message: Any) -> bool:
     return isinstance(message, dict) and message.get("event") == "subscribe"
 
 
+def _refusal(message: Any) -> str | None:
+    if isinstance(message, dict) and message.get("event") == "error":
+        return f"code {message.get('code')}: {str(message.get('msg', ''))[:100]}"
+    return None
+
+
 def _family(native: str) -> str:
     return native.removesuffix("-SWAP")
 
@@ -315,6 +321,7 @@ SOURCE = Source(
         subscribe=_subscribe,
         parse=parse_stream,
         confirms=_confirms,
+        refusal=_refusal,
         ping="ping",
     ),
     event_feeds=(
