@@ -188,6 +188,7 @@ def _mend_for(sentence: str) -> str:
         "No tick": "Open the Dagster address of `liq status` and look at the newest run of the tick.",
         "no topic": "Run `liq topics`.",
         "Source": "The reason is the venue's own; see docs/sources.md.",
+        "No venue lists": "Take it out of LIQ_SYMBOLS, or name the coin itself: PEPE for 1000PEPE, BTC for XBT.",
         "cannot be scored": "Wait for the look-back to fill, or see which venues are silent in `liq status`.",
         "could not be delivered": "Check LIQ_ALERT_URLS with `liq alerts test`.",
         "Kafka": "Check LIQ_KAFKA_BOOTSTRAP_SERVERS, or restart with `make run`.",

@@ -136,7 +136,10 @@ def _read_database(connection: psycopg.Connection[Any], settings: Settings, stat
         status.world_clock = moment if world["kind"] == "real" else marks.get("clock")
 
         _read_ticks(cursor, world, status, moment)
-        _read_symbols(cursor, world["world"], settings, status)
+        unlisted = _listed_nowhere(cursor, world)
+        for symbol in unlisted:
+            status.problem(f"No venue lists {symbol}.")
+        _read_symbols(cursor, world["world"], settings, status, unlisted)
 
         cursor.execute(
             "SELECT count(*) FILTER (WHERE state = 'open') AS open, max(opened_at) AS newest FROM alerts"
@@ -225,7 +228,24 @@ def _read_ticks(
         status.problem(f"No tick has been committed for {silence:.0f} s: the monitor is blind.", down=True)
 
 
-def _read_symbols(cursor: psycopg.Cursor[dict[str, Any]], world: str, settings: Settings, status: Status) -> None:
+def _listed_nowhere(cursor: psycopg.Cursor[dict[str, Any]], world: dict[str, Any]) -> list[str]:
+    """The real world's symbols that every venue which has told its list does not list."""
+    if world["kind"] != "real":
+        return []
+    expected = world["manifest"]["expected"].values()
+    cursor.execute(
+        """
+        SELECT symbol FROM venue_instruments WHERE symbol = ANY(%s) AND venue = ANY(%s)
+        GROUP BY symbol HAVING bool_and(native_symbol IS NULL) ORDER BY symbol
+        """,
+        (world["manifest"]["symbols"], sorted({venue for of in expected for venue in of["venues"]})),
+    )
+    return [row["symbol"] for row in cursor.fetchall()]
+
+
+def _read_symbols(
+    cursor: psycopg.Cursor[dict[str, Any]], world: str, settings: Settings, status: Status, unlisted: list[str]
+) -> None:
     cursor.execute("SELECT max(time) AS time FROM signals WHERE world = %s", (world,))
     newest = (cursor.fetchone() or {}).get("time")
     if newest is None:
@@ -245,6 +265,8 @@ def _read_symbols(cursor: psycopg.Cursor[dict[str, Any]], world: str, settings: 
     for row in cursor.fetchall():
         symbol = row.pop("symbol")
         status.symbols[symbol] = {"probability": row["cascade_probability_4h"], **row}
+        if symbol in unlisted:
+            continue  # said once, with the reason
         if row["severity"] == "UNKNOWN":
             status.problem(f"{symbol} cannot be scored: coverage {row['coverage']:.0%} ({row['note'] or 'no note'}).")
         elif row["coverage"] < settings.risk.min_coverage:

@@ -9,6 +9,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import psycopg
 import pytest
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.console import Console
 from liq_pipeline.bus.admin import ensure_topics
 from liq_pipeline.bus.producer import RecordProducer
 from liq_pipeline.domain.worlds import Expectation, Manifest, World
+from liq_pipeline.operations.doctor import examine
 from liq_pipeline.operations.metrics import StatusCollector
 from liq_pipeline.operations.query import json_value
 from liq_pipeline.operations.status import collect_status
@@ -209,3 +211,45 @@ def test_the_table_shows_unknown_as_a_question_mark_and_an_unreal_world_loudly(
     assert "blind" in text
     row = next(line.strip(" │┃") for line in text.splitlines() if line.strip(" │┃").startswith("BTC"))
     assert row.replace("│", " ").split()[:4] == ["BTC", "41..81", "20.5", "?"]
+
+
+def test_a_coin_that_no_venue_lists_is_said_once_with_what_to_do(
+    database_url: str, kafka_server: str, topic_prefix: str
+) -> None:
+    expected = {"prices": Expectation(venues=("binance", "dydx"), cadence_seconds=10)}
+    manifest = Manifest(symbols=("BTC", "GONE", "SOON"), expected=expected)
+    world = msgspec.structs.replace(WORLD, name="real", kind="real", manifest=manifest)
+    with psycopg.connect(database_url) as connection:
+        worlds.register(connection, world, activate=True)
+        # dYdX has not told its list for SOON yet; CoinGecko is no venue, whatever it lists.
+        for venue, symbol, native in (
+            ("binance", "BTC", "BTCUSDT"),
+            ("dydx", "BTC", None),
+            ("binance", "GONE", None),
+            ("dydx", "GONE", None),
+            ("coingecko", "GONE", "gone"),
+            ("binance", "SOON", "SOONUSDT"),
+        ):
+            connection.execute(
+                "INSERT INTO venue_instruments (venue, symbol, native_symbol, updated_at) VALUES (%s, %s, %s, %s)",
+                (venue, symbol, native, NOW),
+            )
+        for symbol in ("BTC", "GONE"):
+            connection.execute(
+                "INSERT INTO liquidation_risk (world, symbol, time, score_version, coverage, inputs)"
+                " VALUES ('real', %s, %s, 'v', 0, '{}')",
+                (symbol, GRID),
+            )
+            connection.execute(
+                "INSERT INTO signals (world, symbol, time, score_version, severity, severity_possible,"
+                " flow_side_known, note) VALUES ('real', %s, %s, 'v', 'UNKNOWN', 'CRITICAL', false, 'a note')",
+                (symbol, GRID),
+            )
+    settings = Settings(kafka_topic_prefix=topic_prefix, symbols=("BTC", "GONE", "SOON"))
+    endpoints = dataclasses.replace(_endpoints(database_url, kafka_server), mode="live", world="real")
+    problems = collect_status(settings, endpoints, NOW).problems
+    assert [sentence for sentence in problems if "GONE" in sentence] == ["No venue lists GONE."]
+    assert any("BTC cannot be scored" in sentence for sentence in problems)
+    findings = [found for found in examine(settings, endpoints) if "GONE" in found.detail]
+    assert [(found.grade, found.detail) for found in findings] == [("fail", "No venue lists GONE.")]
+    assert "LIQ_SYMBOLS" in findings[0].mend
