@@ -44,8 +44,9 @@ from liq_pipeline.sources.live.base import (
 )
 
 NAME = "deribit"
-# Granted without a key: credits for about 20 requests a second.
-REQUESTS = Limit("deribit", 10, 1)
+# Granted without a key: credits for 20 requests a second that add up to 100. A coin is a request, and a round asks them
+# at once: in a window of one second only ten coins of fifty would be asked each round.
+REQUESTS = Limit("deribit", 60, 5)
 COST = {REQUESTS.scope: 1}
 CURRENT_FUNDING_HOURS = 8.0
 _SUBSCRIPTION: Final = 1
