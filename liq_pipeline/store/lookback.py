@@ -45,6 +45,7 @@ from liq_pipeline.scoring.references import (
 from liq_pipeline.settings import PressureSettings, RiskSettings
 from liq_pipeline.store.arrays import Column, copy_columns, fetch_arrays
 from liq_pipeline.store.inputs import (
+    ARCHIVE_MAX_AGE_SECONDS,
     MARKET_TOPICS,
     Cut,
     Scope,
@@ -60,6 +61,8 @@ NET_FLOW: Final = "stablecoin_net_flow_cents"
 """|outflow - inflow| over the pressure window."""
 BUILD_CHUNK: Final = 864
 """Bars built at once, three days: a month of rows every 10 s would not fit into memory."""
+ARCHIVE_REACH_SECONDS: Final = ARCHIVE_MAX_AGE_SECONDS + STEP_SECONDS + 24 * 3600
+"""How long after its event an archive row may be the newest one known: a settled rate holds up to 24 h."""
 _EPOCH_DAY: Final = date(1970, 1, 1)
 _BAR_COLUMNS: Final = LEVEL_FIELDS + CENTS_FIELDS
 
@@ -95,8 +98,9 @@ def ensure_market_lookback(
             bars_kept += _keep_bars(conn, build_bars(conn, scope, start, count), scope.world, times_seconds)
         if last_scored_seconds is not None and scope.current_origins == "live":
             since = datetime.fromtimestamp(_floor_bar(last_scored_seconds), tz=UTC) - timedelta(minutes=1)
-            if _archive_rows_since(conn, scope.world, since):
-                warmed_bars = _warm_from_archive(conn, scope, first_needed, first - STEP_SECONDS, int(times_seconds[0]))
+            span = _archive_span_since(conn, scope.world, since, first_needed, first - STEP_SECONDS)
+            if span is not None:
+                warmed_bars = _warm_from_archive(conn, scope, *span, int(times_seconds[0]))
                 bars_kept += warmed_bars
                 warmed = warmed_bars > 0
     days = np.unique(times_seconds // DAY_SECONDS)
@@ -327,16 +331,29 @@ def _warm_from_archive(
     return _keep_bars(conn, versions, scope.world, np.array([built_at_seconds], dtype=np.int64))
 
 
-def _archive_rows_since(conn: psycopg.Connection[Any], world: str, since: datetime) -> bool:
-    """Whether archive rows have landed since: a hint for when to look, never an input to a score."""
-    probes = sql.SQL(" OR ").join(
+def _archive_span_since(
+    conn: psycopg.Connection[Any], world: str, since: datetime, first: int, last: int
+) -> tuple[int, int] | None:
+    """First and last of the bars [first, last] on which archive rows that have landed since may bear; None: no bar.
+
+    A hint for where to look, never an input to a score. A backfill of years lands beside the ticks for hours, and most
+    of it lies before any look-back: no tick may read a month of rows for that.
+    """
+    spans = sql.SQL(" UNION ALL ").join(
         sql.SQL(
-            "EXISTS (SELECT FROM {} WHERE world = %(world)s AND origin = 'archive' AND landed_at > %(since)s)"
+            "SELECT event_time FROM {} WHERE world = %(world)s AND origin = 'archive' AND landed_at > %(since)s"
+            " AND event_time > %(after)s AND event_time <= %(until)s"
         ).format(sql.Identifier(topic))
         for topic in MARKET_TOPICS
     )
-    row = conn.execute(sql.SQL("SELECT {}").format(probes), {"world": world, "since": since}).fetchone()
-    return bool(row and row[0])
+    row = conn.execute(
+        sql.SQL("SELECT min(event_time), max(event_time) FROM ({}) AS landed").format(spans),
+        {"world": world, "since": since, "after": _time(first - ARCHIVE_REACH_SECONDS), "until": _time(last)},
+    ).fetchone()
+    if row is None or row[0] is None:
+        return None
+    oldest, newest = seconds_of(row[0]), seconds_of(row[1])
+    return max(first, _floor_bar(oldest)), min(last, _floor_bar(newest + ARCHIVE_REACH_SECONDS))
 
 
 def _days_with_references(

@@ -42,6 +42,9 @@ def prune_history(conn: psycopg.Connection[Any], now: datetime, retention_days: 
             deleted[table.table] += count
             if count < BATCH_ROWS:
                 break
+    # A file whose rows are gone must not count as loaded.
+    deleted["archive_files"] = conn.execute("DELETE FROM archive_files WHERE to_time <= %s", [before]).rowcount
+    conn.commit()
     return deleted
 
 

@@ -50,7 +50,16 @@ def test_exactly_what_is_older_goes(
     fill(url)
     monkeypatch.setattr(retention, "BATCH_ROWS", batch)
     with connect(url) as conn:
+        for path, days in (("old", 31), ("new", 29)):
+            to_time = NOW - days * DAY
+            conn.execute(
+                "INSERT INTO archive_files VALUES ('real', 'a', %s, 'c', 'metrics', 'BTC', %s, %s, 1, 1, %s)",
+                [path, to_time - DAY, to_time, NOW],
+            )
         deleted = retention.prune_history(conn, NOW, 30)
+        # A file whose rows are gone may be loaded again.
+        assert conn.execute("SELECT path FROM archive_files").fetchall() == [("new",)]
+        assert deleted.pop("archive_files") == 1
     assert deleted == {h.table: 0 for h in editions.HYPERTABLES} | {"prices": 69, "signals": 69}
     for table, column in (("prices", "event_time"), ("signals", "time")):
         kept = select(url, f"SELECT {column} FROM {table} ORDER BY 1 DESC")  # noqa: S608

@@ -376,6 +376,22 @@ class TestWarming:
         assert all(value is not None for value in warm.scores.values())
         assert business_hash(database_url, until=now, tables=["liquidation_risk", "signals"]) == before
 
+    def test_archives_of_years_ago_cost_a_tick_no_bar(self, database_url: str) -> None:
+        """A backfill of a year lands for hours beside the ticks; only what lies in the look-back is theirs."""
+        now = START + 10 * MINUTE
+        with connect(database_url) as conn:
+            make_world(conn, "real", first_time=None, cadence_seconds=10.0, step_seconds=10)
+            live = Feed("real", SYMBOLS, VENUES, now - 30 * MINUTE, now + 10 * MINUTE, timedelta(seconds=10))
+            write(conn, replace(live, origin="live"))
+        score(database_url, now=now)
+        with connect(database_url) as conn:
+            old = Feed(
+                "real", SYMBOLS, VENUES, START - timedelta(days=400), START - timedelta(days=398),
+                delay=timedelta(seconds=20), origin="archive",
+            )  # fmt: skip
+            write(conn, old)
+        assert score(database_url, now=now + FIVE_MINUTES).bars_built == len(SYMBOLS) * len(VENUES)
+
 
 def test_the_ticks_of_a_day_equal_one_pass_over_the_panel_bit_for_bit(database_url: str) -> None:
     """The live path (rows, kept bars, 60 points at a time) and the evaluation's (arrays) are one and the same score."""
