@@ -7,7 +7,8 @@ reason to go past it has gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources.live import binance, bitget, bybit, deribit, gate, htx, hyperliquid, okx
 from liq_pipeline.sources.live.base import Instrument, Reading, Source
 from liq_pipeline.sources.polling import poll_due
+from liq_pipeline.sources.registry import SOURCES
 from liq_pipeline_tests.live_support import Reply, frames_of, venue_server
 
 ccxt = pytest.importorskip("ccxt")
@@ -153,7 +155,7 @@ def test_5_sides_are_the_positions_whatever_the_venue_names() -> None:
         "okx": pro.okx().parse_ws_liquidation(frames_of("okx")["stream"][2]["data"][0], market("okx")),
         "gate": ccxt.gate().parse_liquidation(route("gate", "/api/v4/futures/usdt/liq_orders")[0], market("gate")),
         "htx": ccxt.htx().parse_liquidation(
-            route("htx", "/v5/market/liquidation-orders")["data"][0], market("htx")
+            route("htx", "/v5/market/liquidation_orders")["data"][0], market("htx")
         ),
     }  # fmt: skip
     assert {name: found["side"] for name, found in theirs.items()} == {
@@ -166,7 +168,7 @@ def test_5_sides_are_the_positions_whatever_the_venue_names() -> None:
         "bybit": streamed(bybit, frames_of("bybit")["stream"][1])[0],
         "okx": streamed(okx, frames_of("okx")["stream"][2])[0],
         "gate": listed(gate.SOURCE, route("gate", "/api/v4/futures/usdt/liq_orders"))[0],
-        "htx": listed(htx.SOURCE, route("htx", "/v5/market/liquidation-orders"))[0],
+        "htx": listed(htx.SOURCE, route("htx", "/v5/market/liquidation_orders"))[0],
     }
     assert {name: record.liquidated_side for name, record in found.items()} == {
         "binance": "long", "bybit": "long", "okx": "long", "gate": "long", "htx": "short",
@@ -241,3 +243,36 @@ def test_10_a_list_of_instruments_that_fails_takes_nothing_else_with_it(
         later = poll_due(database_url, kafka_server, chosen, now + timedelta(hours=2))
     assert "HTTP 503" in later.failures["binance"]
     assert later.records.keys() >= {"prices", "open_interest", "funding_rates", "long_short_ratio"}
+
+
+NAMES = {"binance": "binanceusdm", "kraken_futures": "krakenfutures"}
+NOT_IN_CCXT = {"okx": {"/api/v5/public/liquidation-orders"}}
+"""Endpoints that other current clients use and ccxt does not."""
+
+
+def endpoints(node: Any) -> Iterator[str]:
+    """The endpoints in ccxt's description of an interface, written in either of its two ways."""
+    if isinstance(node, str):
+        yield re.sub(r"\{\w+\}", "NATIVE", node).strip("/")
+    elif isinstance(node, dict):
+        for name, inner in node.items():
+            yield from endpoints(name)
+            yield from endpoints(inner)
+    elif isinstance(node, (list, tuple)):
+        for inner in node:
+            yield from endpoints(inner)
+
+
+@pytest.mark.parametrize("name", sorted(set(SOURCES) - {"coingecko"}))
+def test_every_endpoint_is_one_that_a_current_client_uses(name: str) -> None:
+    """A path that a venue has renamed answers 404 for ever, and no frame of our own would tell."""
+    source = SOURCES[name]
+    known = set(endpoints(getattr(ccxt, NAMES.get(name, name))().describe()["api"]))
+    now, instrument = datetime.now(UTC), Instrument("BTC", "NATIVE")
+    requests = list(source.instruments.requests) if source.instruments is not None else []
+    requests += [feed.request((instrument,), now) for feed in (*source.feeds, *source.event_feeds)]
+    requests += [history.request(instrument, now - timedelta(days=1), now) for history in source.histories]
+    # Gate's paths carry the settlement currency in the middle: {settle}/contract_stats.
+    paths = {request.path.replace("/usdt/", "/NATIVE/") if name == "gate" else request.path for request in requests}
+    unknown = {path for path in paths if not any(part and path.endswith(f"/{part}") for part in known)}
+    assert unknown == NOT_IN_CCXT.get(name, set())

@@ -86,7 +86,7 @@ SOURCE = Source(
     rest_url="https://api.hbdm.com",
     limits=(REQUESTS,),
     offers=("liquidations",),
-    probe=Request("/v5/market/liquidation-orders", {"contract_code": "BTC-USDT"}, costs=COST),
+    probe=Request("/v5/market/liquidation_orders", {"contract_code": "BTC-USDT"}, costs=COST),
     classify=classify,
     instruments=InstrumentList(
         (Request("/linear-swap-api/v1/swap_contract_info", {"business_type": "swap"}, costs=COST),), _instruments
@@ -96,7 +96,11 @@ SOURCE = Source(
             "liquidation_orders",
             ("liquidations",),
             "market",
-            of_symbol(lambda native: Request("/v5/market/liquidation-orders", {"contract_code": native}, costs=COST)),
+            of_symbol(
+                lambda native: Request(
+                    "/v5/market/liquidation_orders", {"contract_code": native, "limit": 100}, costs=COST
+                )
+            ),
             _liquidations,
             per_symbol=True,
         ),
