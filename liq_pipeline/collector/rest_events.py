@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 
 PAGE_ROWS = 100
 """Rows of a full page: one without a known row may have left events out."""
-LIST_REACH = timedelta(hours=12)
-"""A list that is not full shows everything of at least this long."""
+LIST_REACH = timedelta(minutes=55)
+"""A list that is not full shows everything of at least this long: Gate's reaches an hour back, HTX's two, OKX's a day,
+Bitget's three days."""
 SETTLING = timedelta(seconds=2)
 LONGEST_BACKOFF_SECONDS = 300.0
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from liq_pipeline.pipeline.backfill import backfill
 from liq_pipeline.settings import Settings, SourceSettings
+from liq_pipeline.sources.archives.catalogue import open_source
 from liq_pipeline.sources.catchup import catch_up
 from liq_pipeline.sources.registry import SOURCES
 from liq_pipeline_tests.live_support import land_everything, rows, venue_server
@@ -115,6 +117,13 @@ ROUTES: dict[str, dict[str, Any]] = {
             ]
         },
     },
+    "coingecko": {
+        "/coins/bitcoin/market_chart/range": {
+            "prices": [[MS, 68_000.5]],
+            "market_caps": [[MS, 1.34e12]],
+            "total_volumes": [[MS, 3.1e10]],
+        }
+    },
     "deribit": {
         "/api/v2/public/get_funding_rate_history": {
             "result": [{"timestamp": MS, "index_price": 68_000.0, "interest_8h": 0.00009, "interest_1h": 0.0000125}]
@@ -162,6 +171,9 @@ EXPECTED: dict[str, dict[str, tuple[str, str, list[tuple[Any, ...]]]]] = {
     "hyperliquid": {"settled_funding": HOURLY, "mark_price": PRICE},
     "dydx": {"settled_funding": HOURLY},
     "deribit": {"settled_funding": HOURLY},
+    "coingecko": {
+        "market_chart": ("prices", "price_usd, volume_24h_usd, market_cap_usd", [(68_000.5, 3.1e10, 1.34e12)]),
+    },
 }  # fmt: skip
 
 
@@ -174,12 +186,16 @@ def test_history_becomes_archive_rows(
         chosen = settings(
             mode="live",
             symbols=("BTC",),
-            venues=(source,),
+            venues=(source,) if SOURCES[source].offers else ("dydx",),
             kafka_topic_prefix=topic_prefix,
             sources=SourceSettings(urls={"coingecko": server.url("nobody")} | server.urls()),
         )
-        result = catch_up(chosen, database_url, kafka_server, NOW, look_back=timedelta(hours=32))
-    assert result.failures == {}
+        if SOURCES[source].offers:
+            result = catch_up(chosen, database_url, kafka_server, NOW, look_back=timedelta(hours=32))
+            assert result.failures == {}
+        else:  # no venue: read by `liq backfill` alone
+            with open_source(source, chosen, database_url) as history_source:
+                backfill(database_url, kafka_server, chosen, history_source, ("BTC",), EIGHT, NOW, wall_now=lambda: NOW)
     land_everything(database_url, kafka_server, topic_prefix)
     for history in SOURCES[source].histories:
         table, columns, expected = EXPECTED[source][history.name]

@@ -17,7 +17,7 @@ import pytest
 
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources.collect import Collector
-from liq_pipeline.sources.live import binance, bybit, deribit, gate, htx, kraken_futures, okx
+from liq_pipeline.sources.live import binance, bitget, bybit, deribit, gate, htx, kraken_futures, okx
 from liq_pipeline.sources.live.base import Instrument, Reading
 from liq_pipeline_tests.live_support import (
     StreamServer,
@@ -58,6 +58,12 @@ EXPECTED: dict[str, list[tuple[str, float, str, float, float, bool]]] = {
     ],
     # `type` and `side` are the taker's; the snapshot holds what came before the subscription; a termination is none
     "kraken_futures": [("BTC", -0.5, "long", 67_990.0, 0.25, False), ("BTC", 0.0, "short", 68_400.5, 1.5, False)],
+    # `side` is the position's, "buy" a long; two equal rows are two events
+    "bitget": [
+        ("BTC", 0.1, "long", 67_000.0, 0.5, False),
+        ("BTC", 0.1, "long", 67_000.0, 0.5, False),
+        ("BTC", 1.1, "short", 68_400.0, 1.25, False),
+    ],
     # 2 and 1,000 contracts of 0.001 BTC; `amount` says 2 and 1
     "htx": [("BTC", 0.165, "short", 68_500.0, 0.002, False), ("BTC", 1.165, "long", 67_000.0, 1.0, False)],
 }
@@ -162,6 +168,12 @@ def test_the_recorded_binance_frame(shared_data: Path) -> None:
         ),
         (deribit.parse_stream, "deribit", frames_of("deribit")["stream"][2], Instrument("BTC", "BTC-PERPETUAL")),
         (
+            bitget.SOURCE.event_feeds[0].parse,
+            "bitget",
+            frames_of("bitget")["routes"]["/api/v3/market/liquidations"],
+            Instrument("BTC", "BTCUSDT"),
+        ),
+        (
             kraken_futures.parse_stream,
             "kraken_futures",
             frames_of("kraken_futures")["stream"][4],
@@ -170,11 +182,11 @@ def test_the_recorded_binance_frame(shared_data: Path) -> None:
         (
             htx.SOURCE.event_feeds[0].parse,
             "htx",
-            frames_of("htx")["routes"]["/v5/market/liquidation-orders"],
+            frames_of("htx")["routes"]["/v5/market/liquidation_orders"],
             Instrument("BTC", "BTC-USDT", 1, 0.001),
         ),
     ],
-    ids=["binance", "bybit", "okx", "gate", "deribit", "kraken_futures", "htx"],
+    ids=["binance", "bybit", "okx", "gate", "deribit", "bitget", "kraken_futures", "htx"],
 )
 def test_a_side_nobody_documented_is_a_problem_and_no_row(
     parse: Any, venue: str, message: Any, instrument: Instrument
@@ -193,7 +205,7 @@ def test_a_side_nobody_documented_is_a_problem_and_no_row(
 def test_htx_sizes_that_contradict_their_turnover_are_a_problem_and_no_row() -> None:
     """A venue that changed the size of its contracts would be wrong by a power of ten in every sum."""
     found = reading("htx", Instrument("BTC", "BTC-USDT", 1, 0.01))
-    htx.SOURCE.event_feeds[0].parse(frames_of("htx")["routes"]["/v5/market/liquidation-orders"], found)
+    htx.SOURCE.event_feeds[0].parse(frames_of("htx")["routes"]["/v5/market/liquidation_orders"], found)
     assert found.records == []
     assert len(found.problems) == 2
     assert "are no turnover of 137" in found.problems[0]

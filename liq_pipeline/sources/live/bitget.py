@@ -1,13 +1,16 @@
-"""Bitget USDT perpetuals: one call brings marks, open interest and funding; long/short accounts.
+"""Bitget USDT perpetuals: one call brings marks, open interest and funding; long/short accounts; listed liquidations.
 
 Belongs here: Bitget's endpoints, names, units and limits. Does not: anything about other venues.
 
 Units: holdingAmount is open interest in coins; funding a fraction per fundingRateInterval hours. The
 longShortAccountRatio of the answer has been seen to contradict its own shares: the ratio is computed from the shares.
+The list of liquidations (interface v3, three days back) names the POSITION's side, "buy" for a long: in a fall of the
+price all are buys. `amount` is in coins, `price` the bankruptcy price; events have no id.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,6 +27,7 @@ from liq_pipeline.sources.live.base import (
     Instrument,
     InstrumentList,
     Reading,
+    ShapeError,
     Source,
     coin_of,
     number,
@@ -38,6 +42,7 @@ NAME = "bitget"
 # Granted: 20 requests a second per IP and endpoint; the long/short statistics one a second.
 REQUESTS = Limit("bitget", 10, 1)
 STATISTICS = Limit("bitget_statistics", 1, 1)
+LIQUIDATIONS = Limit("bitget_liquidations", 4, 1)  # granted: 5 a second
 COST = {REQUESTS.scope: 1}
 PRODUCT: dict[str, str | int] = {"productType": "USDT-FUTURES"}
 
@@ -126,11 +131,36 @@ def _long_short(payload: Any, reading: Reading) -> None:
     reading.each(sorted(payload["data"], key=lambda row: int(row["ts"]))[-3:], row)
 
 
+def _liquidations(payload: Any, reading: Reading) -> None:
+    seen: Counter[str] = Counter()
+
+    def row(event: Any) -> None:
+        if event["side"] not in ("buy", "sell"):
+            raise ShapeError(f"{event['side']!r} is no side of a position")
+        # Two equal events of one millisecond are two events: a running number tells them apart.
+        content = f"{event['symbol']}-{event['ts']}-{event['side']}-{event['amount']}-{event['price']}"
+        seen[content] += 1
+        instrument = reading.instruments.get(event["symbol"])
+        if instrument is not None:
+            reading.liquidation(
+                instrument,
+                time_of_ms(event["ts"]),
+                event_id=f"{content}-{seen[content]}",
+                side="long" if event["side"] == "buy" else "short",
+                native_price=number(event["price"]),
+                units=number(event["amount"]),
+                is_sample=False,
+                source_topic="market/liquidations",
+            )
+
+    reading.each(payload["data"]["list"], row)
+
+
 SOURCE = Source(
     name=NAME,
     rest_url="https://api.bitget.com",
-    limits=(REQUESTS, STATISTICS),
-    offers=("prices", "funding_rates", "open_interest", "long_short_ratio"),
+    limits=(REQUESTS, STATISTICS, LIQUIDATIONS),
+    offers=("prices", "funding_rates", "open_interest", "long_short_ratio", "liquidations"),
     probe=Request("/api/v2/mix/market/ticker", {**PRODUCT, "symbol": "BTCUSDT"}, costs=COST),
     classify=classify,
     instruments=InstrumentList((Request("/api/v2/mix/market/contracts", PRODUCT, costs=COST),), _instruments),
@@ -164,6 +194,22 @@ SOURCE = Source(
                 )
             ),
             _settled,
+            per_symbol=True,
+        ),
+    ),
+    event_feeds=(
+        Feed(
+            "liquidations",
+            ("liquidations",),
+            "market",
+            of_symbol(
+                lambda native: Request(
+                    "/api/v3/market/liquidations",
+                    {"category": "USDT-FUTURES", "symbol": native, "limit": 100},
+                    costs={LIQUIDATIONS.scope: 1},
+                )
+            ),
+            _liquidations,
             per_symbol=True,
         ),
     ),

@@ -50,11 +50,11 @@ from liq_pipeline.sources.live.base import (
 
 NAME = "okx"
 # Granted per IP and 2 s: public data 20 (mark price, open interest, instruments), funding 10, rubik statistics 5,
-# liquidation orders 40, candles 20. A tenth is left to others.
+# liquidation orders 40 (some clients count 20), candles 20. A tenth at least is left to others.
 PUBLIC = Limit("okx_public", 18, 2)
 FUNDING = Limit("okx_funding", 9, 2)
 RUBIK = Limit("okx_rubik", 5, 2)
-LIQUIDATIONS = Limit("okx_liquidations", 30, 2)
+LIQUIDATIONS = Limit("okx_liquidations", 18, 2)
 CANDLES = Limit("okx_candles", 18, 2)
 
 SOURCE_TOPIC = "liquidation-orders"
