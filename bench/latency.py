@@ -46,18 +46,19 @@ TARGET_P95_SECONDS: Final = 15.0
 # The first point that may see the event and whose tick had it landed.
 _CONTAINING: Final = """
 SELECT l.event_id, l.symbol, l.venue, l.liquidated_side, t.time, t.cut
-FROM liquidations l CROSS JOIN LATERAL (
+FROM liquidations l JOIN kafka_clusters k ON k.cluster_no = l.kafka_cluster CROSS JOIN LATERAL (
     SELECT time, cut FROM ticks
     WHERE world = l.world AND stream = 'market' AND time >= l.known_at AND time >= l.event_time
-      AND (cut -> l.kafka_cluster -> 'liquidations' ->> l.kafka_partition::text)::bigint > l.kafka_offset
+      AND (cut -> k.cluster_id -> 'liquidations' ->> l.kafka_partition::text)::bigint > l.kafka_offset
     ORDER BY time LIMIT 1) t
 WHERE l.world = %s AND l.source_topic = 'bench'
 """
 _SUMMED: Final = """
-SELECT sum(round(notional_usd * 100)), bool_or(event_id = %(event)s) FROM liquidations
+SELECT sum(round(notional_usd * 100)), bool_or(event_id = %(event)s)
+FROM liquidations JOIN kafka_clusters ON cluster_no = kafka_cluster
 WHERE world = %(world)s AND symbol = %(symbol)s AND venue = %(venue)s AND liquidated_side = %(side)s
   AND event_time > %(time)s - interval '1 hour' AND event_time <= %(time)s AND known_at <= %(time)s
-  AND (%(cut)s -> kafka_cluster -> 'liquidations' ->> kafka_partition::text)::bigint > kafka_offset
+  AND (%(cut)s -> cluster_id -> 'liquidations' ->> kafka_partition::text)::bigint > kafka_offset
 """
 _STATED: Final = """
 SELECT (r.inputs #>> ARRAY['liquidation', 'venues', %(venue)s, %(side)s || '_liquidated_cents_1h'])::float
