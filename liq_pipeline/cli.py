@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from liq_pipeline.commands import alerts, backfill, dead_letters, evaluate, health, model, running, store
+from liq_pipeline.commands import alerts, backfill, dead_letters, evaluate, health, model, replay, running, store
 from liq_pipeline.commands.shared import err
 from liq_pipeline.errors import LiqError
 
@@ -34,6 +34,8 @@ app.command()(health.doctor)
 app.command()(backfill.backfill)
 app.command()(store.score)
 app.command()(evaluate.evaluate)
+app.command()(replay.replay)
+app.command("what-if")(replay.what_if)
 app.command()(store.sql)
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(model.app, name="model")

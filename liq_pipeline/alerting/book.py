@@ -119,6 +119,17 @@ def advance(
     return AlertChanges(tuple(changes), tuple(messages), len(messages) if is_held else 0)
 
 
+def message_records(
+    outcome: Step, point: PointResult, world: World, policy: AlertPolicy, score_version: str
+) -> list[dict[str, Any]]:
+    """What would be sent after a step of the machine, with texts and receipts, as `advance` writes it."""
+    records = []
+    for message in outcome.messages:
+        receipt = _receipt(message.alert, outcome, point, world, policy, score_version)
+        records.append(_message_record(message, receipt, render(message, receipt, world), world))
+    return records
+
+
 def load(conn: psycopg.Connection[Any], world: World, policy: AlertPolicy, now: datetime) -> Book:
     """The machine's state of a world: its open alerts (locked), pending conditions, and pages that cool down."""
     groups = {rule.group_subject for rule in policy.rules}

@@ -123,6 +123,30 @@ def rescore(
     return total
 
 
+def score_in_memory(
+    conn: psycopg.Connection[Any],
+    world: World,
+    settings: Settings,
+    from_time: datetime,
+    to_time: datetime,
+    model: ProbabilityModel | None,
+    *,
+    is_kept_lookback: bool = True,
+) -> Iterator[list[PointResult]]:
+    """Every point in [from_time, to_time] scored as `rescore` would, batch by batch; nothing is written.
+
+    is_kept_lookback False: the settings ask for another look-back than the one that ticks have kept, so it is built
+    anew from the raw rows. Give it one REPEATABLE READ transaction. Yields nothing if nothing can be scored.
+    """
+    batches = [*_ticked(conn, world, from_time, to_time), *_unticked(conn, world, settings, from_time, to_time)]
+    version = score_version(settings, None if model is None else model.model_id)
+    run = _Run(conn, world, settings, None, from_time, to_time, model, version, is_kept_lookback=is_kept_lookback)
+    for batch in batches:
+        points, _ = run.compute(batch)
+        if points:
+            yield points
+
+
 def _ticked(conn: psycopg.Connection[Any], world: World, first: datetime, last: datetime) -> Iterator[_Batch]:
     """Batches of committed points, one per tick transaction (all its points have one cut)."""
     flows = scores.ticks_between(conn, world.name, "flows", first - PRESSURE_MAX_AGE, last)
@@ -189,6 +213,8 @@ class _Run:
         to_time: datetime,
         model: ProbabilityModel | None,
         version: str,
+        *,
+        is_kept_lookback: bool = True,
     ) -> None:
         self._conn = conn
         self._world = world
@@ -198,12 +224,18 @@ class _Run:
         self._to_time = to_time
         self._model = model
         self._version = version
+        self._is_kept_lookback = is_kept_lookback
         self._pressures: list[PressureResult] = []
         self._history: _HistoryLookback | None = None
         self._history_scope: Scope | None = None
 
     def score(self, batch: _Batch) -> RescoreResult:
         """Score and write one batch in the caller's transaction."""
+        points, pressures = self.compute(batch)
+        return self._write(points, [p for p in pressures if p.time >= self._from_time])
+
+    def compute(self, batch: _Batch) -> tuple[list[PointResult], list[PressureResult]]:
+        """Score one batch; batches come in order of time."""
         scope = scope_of(self._world, self._settings.risk)
         if batch.cut is None:
             if self._history_scope is None:
@@ -226,15 +258,21 @@ class _Run:
             )  # fmt: skip
             if self._symbol is not None:
                 points = [_only(point, self._symbol) for point in points]
-        return self._write(points, [p for p in pressures if p.time >= self._from_time])
+        return points, pressures
 
     def _source(self, scope: Scope, batch: _Batch) -> Lookback:
-        if batch.cut is not None:
+        if batch.cut is not None and self._is_kept_lookback:
             return KeptLookback(self._conn, scope, self._settings)
-        if self._history is None or not self._history.serves(scope, batch.market):
-            self._history = _HistoryLookback(
-                self._conn, scope, self._settings, batch.market, seconds_of(self._to_time), self._history
-            )
+        points, pressures = self.compute(batch)
+        return self._write(points, [p for p in pressures if p.time >= self._from_time])
+
+    def compute(self, batch: _Batch) -> tuple[list[PointResult], list[PressureResult]]:
+        """Score one batch; batches come in order of time."""
+        scope = scope_of(self._world, self._settings.risk)
+        if batch.cut is None:
+            if self._history_scope is None:
+                self._history_scope = history_scope(self._conn, self._world, self._settings.risk)
+            scope = self._history_scope
         return self._history
 
     def _write(self, points: Sequence[PointResult], pressures: Sequence[PressureResult]) -> RescoreResult:
