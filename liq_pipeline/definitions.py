@@ -11,7 +11,7 @@ from typing import Any
 
 from dagster import Definitions, in_process_executor
 
-from liq_pipeline.defs import lineage
+from liq_pipeline.defs import evaluation, lineage
 from liq_pipeline.defs.alerts import alert_delivery
 from liq_pipeline.defs.checks import checks_job, thorough_checks
 from liq_pipeline.defs.history import load_history, score_history
@@ -33,9 +33,10 @@ def build_definitions(*, resources: Mapping[str, Any] | None = None) -> Definiti
             thorough_checks,
             load_history,
             score_history,
+            *evaluation.ASSETS,
             *lineage.outside_specs(),
         ],
-        jobs=[tick_job, live_ingest, alert_delivery, checks_job, live_maintenance],
+        jobs=[tick_job, live_ingest, alert_delivery, checks_job, live_maintenance, *evaluation.JOBS],
         schedules=SCHEDULES,
         sensors=SENSORS,
         # Runs that a person starts from the asset graph, too: a process per step would only cost.

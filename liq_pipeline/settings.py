@@ -221,6 +221,9 @@ class Settings(BaseSettings):
     ethereum_rpc_url: SecretStr | None = None
     """Any Ethereum JSON-RPC node, for stablecoin flows without an Etherscan key."""
 
+    model_auto_promote: bool = False
+    """Let a candidate that passes the written gate (docs/models.md) become champion by itself."""
+
     score_step: Annotated[int, Field(gt=0)] = 60
     """Seconds between scores of recorded and archive data; the live grid is 10 s (market) and 15 s (flows)."""
     simulation_seed: str | None = None

@@ -23,6 +23,7 @@ SIGNALS: Final = "signals"
 AUDIT: Final = "audit"
 OUTSIDE: Final = "outside"
 HISTORY: Final = "history"
+EVALUATION: Final = "evaluation"
 """Groups, in the order in which data passes them."""
 
 TOPIC: Final = {name: AssetKey(["topics", name]) for name in (*IN_TOPICS, *OUT_TOPICS)}
@@ -38,6 +39,9 @@ PUBLIC_ARCHIVES: Final = AssetKey(["sources", "public_archives"])
 HISTORY_OBSERVATIONS: Final = AssetKey(["history", "observations"])
 HISTORY_SIGNALS: Final = AssetKey(["history", "signals"])
 STORED_DATA: Final = AssetKey(["audit", "stored_data"])
+ALARM_QUALITY: Final = AssetKey(["evaluation", "alarm_quality"])
+SHADOW: Final = AssetKey(["evaluation", "shadow"])
+CANDIDATE: Final = AssetKey(["evaluation", "candidate"])
 
 CHANNELS: Final = AssetKey(["outside", "alert_channels"])
 DASHBOARD: Final = AssetKey(["outside", "grafana_cascade_monitor"])

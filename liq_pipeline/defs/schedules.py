@@ -10,6 +10,7 @@ from typing import Final
 
 from dagster import DefaultScheduleStatus, ScheduleDefinition
 
+from liq_pipeline.defs import evaluation
 from liq_pipeline.defs.checks import checks_job
 from liq_pipeline.defs.maintenance import live_maintenance
 
@@ -29,4 +30,5 @@ SCHEDULES: Final = [
         description="Deletes what has had its time, a little at a time.",
         default_status=DefaultScheduleStatus.RUNNING,
     ),
+    *evaluation.SCHEDULES,
 ]

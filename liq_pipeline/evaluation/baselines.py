@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liq_pipeline.evaluation.panel import Panel
-from liq_pipeline.scoring.risk import RiskArrays
+from liq_pipeline.scoring.risk import RiskArrays, venue_mean
 from liq_pipeline.scoring.windows import lag, rolling_mean
 
 Floats = NDArray[np.float64]
@@ -49,8 +49,8 @@ def baseline_scores(panel: Panel, risk: RiskArrays) -> dict[str, Floats]:
         VOLATILITY_24H: volatility[24],
         f"{VOLATILITY_4H}_rank": trailing_rank(volatility[4], panel),
         f"{VOLATILITY_24H}_rank": trailing_rank(volatility[24], panel),
-        "funding_percentile": risk.percentiles["funding_rate_per_8h"][:, 0, :],
-        "open_interest_percentile": risk.percentiles["open_interest_base"][:, 0, :],
+        "funding_percentile": venue_mean(risk.percentiles["funding_rate_per_8h"]),
+        "open_interest_percentile": venue_mean(risk.percentiles["open_interest_base"]),
         NAIVE: np.where(np.isnan(interest), np.nan, naive),
         CONSTANT: np.where(np.isnan(price), np.nan, 0.0),
     }

@@ -90,7 +90,7 @@ def early_warning_pages(
     hot = np.flatnonzero(warns.any(axis=0))
     row = {symbol: index for index, symbol in enumerate(symbols)}
     readings = {symbol: {reading: _signal(symbol, reading) for reading in (True, False, None)} for symbol in symbols}
-    book, pages = Book(), _Pages(policy)
+    book, pages = Book(), PagesHeard(policy)
     position, total = 0, time.size
     while position < total:
         if not book.open:
@@ -119,7 +119,7 @@ def _signal(symbol: str, warns: bool | None) -> SignalResult:
     return SignalResult(symbol, start, None, None, "UNKNOWN", "UNKNOWN", False, "", early_warning=warns)
 
 
-class _Pages:
+class PagesHeard:
     """Messages gathered into pages."""
 
     def __init__(self, policy: AlertPolicy) -> None:

@@ -68,13 +68,9 @@ def render(report: Mapping[str, Any]) -> str:
         "<h2>Events</h2>",
         _event_table(report),
         "<h2>After installation</h2>",
-        _table(
-            ("day", "risk known", "probability known"),
-            [
-                (name.replace("_", " "), _percent(row["risk_known_share"]), _percent(row["probability_known_share"]))
-                for name, row in report["two_days_after_installation"].items()
-            ],
-        ),
+        _installation_table(report),
+        "<h2>Drift</h2>",
+        _drift(report),
         f"<p class='note'>Split: {_text(report['split']['walk_forward'])}; embargo"
         f" {report['split']['embargo_hours']:g} h. Data {_text(report['data_hash'][:16])}, configuration"
         f" {_text(report['config_hash'])}, scores {_text(report['score_version'])}. Computed in"
@@ -205,10 +201,15 @@ def _probability_table(report: Mapping[str, Any]) -> str:
 
 def _desk_table(report: Mapping[str, Any]) -> str:
     desk = report["desk"]
-    named = {
-        "early_warning as shipped": desk["early_warning_as_shipped"],
-        "early_warning walk-forward": desk["early_warning_walk_forward"],
-    } | {f"hindsight budget: {name}": figures for name, figures in desk["at_the_budget_in_hindsight"].items()}
+    named = (
+        {
+            "early_warning as shipped": desk["early_warning_as_shipped"],
+            "early_warning walk-forward": desk["early_warning_walk_forward"],
+            "severity rule": desk["severity_rule"],
+        }
+        | {name.replace("_", " "): figures for name, figures in desk.items() if name.startswith("as_sent")}
+        | {f"hindsight budget: {name}": figures for name, figures in desk["at_the_budget_in_hindsight"].items()}
+    )
     rows = []
     for name, figures in named.items():
         if "market_pages" not in figures:
@@ -286,7 +287,42 @@ def _ablation_table(report: Mapping[str, Any]) -> str:
             for name, row in report["ablations"][key].items()
         ]
         text += _table((title, "ROC within", "PR / base", ""), rows)
-    return text
+    venues = report["ablations"]["one_venue_out"]
+    if "note" in venues:
+        return text + f"<p class='note'>One venue out: {_text(venues['note'])}.</p>"
+    rows = [
+        (name, *(_number(row[of].get("roc_auc_within")) for of in ("liquidation_risk", "cascade_probability_4h")))
+        for name, row in venues.items()
+    ]
+    return text + _table(("One venue out, 4 h", "risk: ROC within", "probability: ROC within"), rows)
+
+
+def _installation_table(report: Mapping[str, Any]) -> str:
+    rows = []
+    for days, row in report["ablations"]["after_installation"].items():
+        if "note" in row:
+            rows.append((days.replace("_", " "), row["note"], "", "", ""))
+            continue
+        for name in ("liquidation_risk", "cascade_probability_4h"):
+            figures = row[name]
+            rows.append(
+                (
+                    f"{days.replace('_', ' ')}: {name}",
+                    row["days_tried"],
+                    _percent(figures["known_share"]),
+                    _number(figures["young"].get("roc_auc_within")),
+                    _number(figures["with_all_history"].get("roc_auc_within")),
+                )
+            )
+    head = ("age of the installation", "days tried", "known", "ROC within", "the same rows with all history")
+    return _table(head, rows)
+
+
+def _drift(report: Mapping[str, Any]) -> str:
+    rows = [(name.replace("_", " "), _percent(share, 2)) for name, share in report["drift"].items() if share]
+    if not rows:
+        return "<p>No input of the model lay outside its training range.</p>"
+    return _table(("input", "rows outside the model's training range"), rows)
 
 
 def _event_table(report: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A report's figures as rows, for Grafana and for later comparison: evaluation_runs, evaluation_metrics, cascade_events.
+"""A report's figures as rows, for Grafana and for later comparison.
 
 Belongs here: what of a report becomes which row. Does not: figures (run.py), verdicts on alerts (outcomes.py).
 
@@ -20,6 +20,7 @@ from liq_pipeline.evaluation.labels import LABEL_VERSION, CascadeEvent
 Connection = psycopg.Connection[Any]
 
 _NAMESPACE: Final = uuid.UUID("b0b3f2b1-3c0c-5f55-9d0f-0a4ce1a3b7d1")
+MetricRow = tuple[str, int, str, float, float | None, float | None]
 _NUMBERS: Final = (int, float)
 
 
@@ -27,9 +28,7 @@ def store_report(conn: Connection, world: str, report: Mapping[str, Any]) -> uui
     """Write a report and its figures, in the caller's transaction; the run's id."""
     model = report["model"]["model_id"]
     span = report["panel"]["from"], report["panel"]["to"]
-    identity = uuid.uuid5(
-        _NAMESPACE, "|".join([world, *span, report["config_hash"], report["data_hash"], str(model)])
-    )
+    identity = uuid.uuid5(_NAMESPACE, "|".join([world, *span, report["config_hash"], report["data_hash"], str(model)]))
     conn.execute(
         """
         INSERT INTO evaluation_runs (evaluation_id, world, label_version, from_time, to_time, config_hash, data_hash,
@@ -52,22 +51,22 @@ def store_report(conn: Connection, world: str, report: Mapping[str, Any]) -> uui
     return identity
 
 
-def metric_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, int, str, float, float | None, float | None]]:
+def metric_rows(report: Mapping[str, Any]) -> Iterator[MetricRow]:
     """(subject, horizon hours, metric, value, low, high) of every single number about a score, a rule or a severity."""
     for name, by_horizon in report["scores"].items():
         for horizon, figures in by_horizon.items():
-            for metric, *values in _numbers(figures):
-                yield name, int(horizon.removesuffix("h")), metric, *values  # type: ignore[misc]
+            for number in _numbers(figures):
+                yield name, int(horizon.removesuffix("h")), *number
     hours = int(report["desk"]["horizon_hours"])
     for rule, figures in report["desk"].items():
         if isinstance(figures, Mapping) and rule != "at_the_budget_in_hindsight":
-            for metric, *values in _numbers(figures):
-                yield f"rule: {rule}", hours, metric, *values  # type: ignore[misc]
+            for number in _numbers(figures):
+                yield f"rule: {rule}", hours, *number
     for variant, levels in report["severities"].items():
         if isinstance(levels, Mapping):
             for level, figures in levels.items():
-                for metric, *values in _numbers(figures):
-                    yield f"severity: {level} ({variant})", hours, metric, *values  # type: ignore[misc]
+                for number in _numbers(figures):
+                    yield f"severity: {level} ({variant})", hours, *number
 
 
 def _numbers(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float, float | None, float | None]]:

@@ -10,7 +10,7 @@ horizon.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from liq_pipeline.settings import Settings, SeveritySettings
 
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
-LEVELS: Final = ("INFO", "WARNING", "CRITICAL")
+LEVELS: Final[tuple[Literal["INFO", "WARNING", "CRITICAL"], ...]] = ("INFO", "WARNING", "CRITICAL")
 
 
 def severity_figures(
@@ -80,20 +80,7 @@ def _figures(
     pressure: Floats | None,
 ) -> dict[str, Any]:
     """Per level: alarms, precision, and the share of events an alarm preceded by 30 min."""
-    gates = {
-        "INFO": np.ones(panel.time.size, dtype=bool),
-        "WARNING": _gate(pressure, thresholds.warning_pressure, panel, thresholds),
-        "CRITICAL": _gate(pressure, thresholds.critical_pressure, panel, thresholds),
-    }
-    limits = {
-        "INFO": thresholds.info_risk,
-        "WARNING": thresholds.warning_risk,
-        "CRITICAL": thresholds.critical_risk,
-    }
-    with np.errstate(invalid="ignore"):
-        critical = (risk.score > limits["CRITICAL"]) & gates["CRITICAL"]
-        warning = critical | ((risk.score > limits["WARNING"]) & gates["WARNING"])
-        info = warning | (risk.score > limits["INFO"])
+    info, warning, critical = levels_held(risk, pressure, thresholds, panel)
     rows = DESK_HORIZON_HOURS * 3600 // panel.step_seconds
     reach = DESK_HORIZON_HOURS * 3600
     known = np.isfinite(risk.score[:, span])
@@ -125,6 +112,21 @@ def _figures(
             "descriptive_only": happened < FEW_EVENTS,
         }
     return figures
+
+
+def levels_held(
+    risk: RiskArrays, pressure: Floats | None, thresholds: SeveritySettings, panel: Panel
+) -> tuple[Booleans, Booleans, Booleans]:
+    """Where INFO, WARNING and CRITICAL (or more) hold, (symbols, times) each."""
+    with np.errstate(invalid="ignore"):
+        critical = (risk.score > thresholds.critical_risk) & _gate(
+            pressure, thresholds.critical_pressure, panel, thresholds
+        )
+        warning = critical | (
+            (risk.score > thresholds.warning_risk) & _gate(pressure, thresholds.warning_pressure, panel, thresholds)
+        )
+        info = warning | (risk.score > thresholds.info_risk)
+    return info, warning, critical
 
 
 def _gate(pressure: Floats | None, limit: float, panel: Panel, thresholds: SeveritySettings) -> Booleans:

@@ -263,16 +263,9 @@ class _Run:
     def _source(self, scope: Scope, batch: _Batch) -> Lookback:
         if batch.cut is not None and self._is_kept_lookback:
             return KeptLookback(self._conn, scope, self._settings)
-        points, pressures = self.compute(batch)
-        return self._write(points, [p for p in pressures if p.time >= self._from_time])
-
-    def compute(self, batch: _Batch) -> tuple[list[PointResult], list[PressureResult]]:
-        """Score one batch; batches come in order of time."""
-        scope = scope_of(self._world, self._settings.risk)
-        if batch.cut is None:
-            if self._history_scope is None:
-                self._history_scope = history_scope(self._conn, self._world, self._settings.risk)
-            scope = self._history_scope
+        wanted = batch.market if batch.market.size else batch.flows
+        if self._history is None or not self._history.serves(scope, wanted):
+            self._history = _HistoryLookback(self._conn, scope, self._settings, wanted, seconds_of(self._to_time))
         return self._history
 
     def _write(self, points: Sequence[PointResult], pressures: Sequence[PressureResult]) -> RescoreResult:

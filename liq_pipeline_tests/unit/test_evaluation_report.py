@@ -76,6 +76,23 @@ def test_desk_figures_stand_beside_baselines(written: tuple[dict[str, Any], Path
     assert "realised_volatility_4h" in desk["at_the_budget_in_hindsight"]
 
 
+def test_every_rule_and_every_ablation_is_there_or_says_why_not(written: tuple[dict[str, Any], Path]) -> None:
+    report = written[0]
+    rule = report["desk"]["severity_rule"]
+    assert rule["market_pages"] == rule["right"] + rule["late"] + rule["false"]
+    ablations = report["ablations"]
+    assert "one venue" in ablations["one_venue_out"]["note"]
+    assert ablations["pressure_gate"]["gate off"]["INFO"]["alarms"] >= 0
+    assert "no stablecoin flows" in ablations["pressure_gate"]["note"]
+    two, eight = (ablations["after_installation"][f"{days}_days"] for days in (2, 8))
+    assert two["liquidation_risk"]["known_share"] == 0, "percentiles warm for three days"
+    assert two["cascade_probability_4h"]["known_share"] < eight["cascade_probability_4h"]["known_share"]
+    young = eight["cascade_probability_4h"]
+    assert young["young"]["rows"] == young["with_all_history"]["rows"]
+    assert 0 <= report["drift"]["any_input"] <= 1
+    assert set(report["drift"]) == {"any_input", *report["model"]["features"]}
+
+
 def test_what_the_panel_lacks_is_said(written: tuple[dict[str, Any], Path]) -> None:
     limits = " ".join(written[0]["limits"])
     for word in ("long/short ratio", "liquidations", "stablecoin flows"):
