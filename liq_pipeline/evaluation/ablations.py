@@ -92,7 +92,8 @@ def ablations(
     }
 
 
-def _within(score: Floats, target: Labels, judged: Rows, known: Booleans | None = None) -> dict[str, Any]:
+def within(score: Floats, target: Labels, judged: Rows, known: Booleans | None = None) -> dict[str, Any]:
+    """Figures inside each symbol, averaged; known: rows to which the comparison is held."""
     usable = judged.inside & (target != UNKNOWN) & np.isfinite(score)
     if known is not None:
         usable &= known
@@ -109,7 +110,7 @@ def _within(score: Floats, target: Labels, judged: Rows, known: Booleans | None 
 def _components(risk: RiskArrays, target: Labels, judged: Rows) -> dict[str, Any]:
     parts = {name: np.nan_to_num(np.maximum(c.long, c.short)) for name, c in risk.components.items()}
     known = np.isfinite(risk.score)
-    result: dict[str, Any] = {"all": _within(risk.score, target, judged, known)}
+    result: dict[str, Any] = {"all": within(risk.score, target, judged, known)}
     for name in COMPONENTS:
         component = risk.components[name]
         if not np.isfinite(component.long).any():
@@ -117,9 +118,9 @@ def _components(risk: RiskArrays, target: Labels, judged: Rows) -> dict[str, Any
             continue
         long = risk.long_squeeze - np.nan_to_num(component.long)
         short = risk.short_squeeze - np.nan_to_num(component.short)
-        result[f"without {name}"] = _within(np.maximum(long, short), target, judged, known)
+        result[f"without {name}"] = within(np.maximum(long, short), target, judged, known)
         alone = np.where(np.isfinite(component.long), parts[name], np.nan)
-        result[f"{name} alone"] = _within(alone, target, judged, known)
+        result[f"{name} alone"] = within(alone, target, judged, known)
     return result
 
 
@@ -127,16 +128,16 @@ def _feature_groups(found: Mapping[str, Floats], model: CascadeModel, target: La
     odds = model.full[HOURS].log_odds(found, HOURS)
     contributions = model.contributions(found, HOURS)
     known = np.isfinite(odds)
-    result: dict[str, Any] = {"all": _within(odds, target, judged, known)}
+    result: dict[str, Any] = {"all": within(odds, target, judged, known)}
     grouped = {name for names in FEATURE_GROUPS.values() for name in names}
     groups = {**FEATURE_GROUPS, "other inputs": tuple(name for name in contributions if name not in grouped)}
     for group, names in groups.items():
         own = [name for name in names if name in contributions]
         if own:
             rest = odds - sum(np.nan_to_num(contributions[name]) for name in own)
-            result[f"without {group}"] = _within(rest, target, judged, known)
+            result[f"without {group}"] = within(rest, target, judged, known)
     price_only = sigmoid(model.price_only[HOURS].log_odds(found, HOURS))
-    result["price only coefficients"] = _within(price_only, target, judged, known)
+    result["price only coefficients"] = within(price_only, target, judged, known)
     return result
 
 
@@ -154,8 +155,8 @@ def _one_venue_out(
     if len(bars.venues) == 1:
         return {"note": "the data have one venue: without it there is no score"}
     everything = {
-        "liquidation_risk": _within(risk.score, target, judged),
-        "cascade_probability_4h": _within(probability, target, judged),
+        "liquidation_risk": within(risk.score, target, judged),
+        "cascade_probability_4h": within(probability, target, judged),
     }
     result: dict[str, Any] = {"all": everything}
     for place, venue in enumerate(bars.venues):
@@ -167,8 +168,8 @@ def _one_venue_out(
         without = replace(bars, **silent)
         score = score_risk(without, expected, settings)
         result[f"without {venue}"] = {
-            "liquidation_risk": _within(score.score, target, judged),
-            "cascade_probability_4h": _within(
+            "liquidation_risk": within(score.score, target, judged),
+            "cascade_probability_4h": within(
                 model.from_features(feature_arrays(without)).by_hours[HOURS], target, judged
             ),
             "risk_known_share": float(np.isfinite(score.score[judged.inside]).mean()),
@@ -229,8 +230,8 @@ def _after_installation(
         **{
             name: {
                 "known_share": float(np.isfinite(young[name][tried]).mean()),
-                "young": _within(young[name], target, judged, tried),
-                "with_all_history": _within(old[name], target, judged, tried & np.isfinite(young[name])),
+                "young": within(young[name], target, judged, tried),
+                "with_all_history": within(old[name], target, judged, tried & np.isfinite(young[name])),
             }
             for name in young
         },

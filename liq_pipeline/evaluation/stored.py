@@ -37,7 +37,7 @@ from liq_pipeline.scoring.bars import (
 from liq_pipeline.scoring.risk import venue_mean
 from liq_pipeline.settings import Settings
 from liq_pipeline.store import lookback
-from liq_pipeline.store.inputs import Scope, build_bars, flow_sources_fresh, flow_sums, scope_of
+from liq_pipeline.store.inputs import Scope, build_bars, flow_sources_fresh, flow_sums, history_scope
 from liq_pipeline.store.lookback import seconds_of
 
 Connection = psycopg.Connection[Any]
@@ -68,7 +68,7 @@ def stored_history(
     Bars that ticks have kept are taken as they are; days without any are built from the raw rows. Raises LiqError if
     nothing is stored there.
     """
-    scope = scope_of(world, settings.risk, history=True)
+    scope = history_scope(conn, world, settings.risk)
     span = _span(conn, scope, first, last)
     if span is None:
         raise LiqError(f"no price of {world.name} is stored in that time: nothing can be judged (see `liq backfill`)")

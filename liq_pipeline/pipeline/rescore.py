@@ -265,7 +265,9 @@ class _Run:
             return KeptLookback(self._conn, scope, self._settings)
         wanted = batch.market if batch.market.size else batch.flows
         if self._history is None or not self._history.serves(scope, wanted):
-            self._history = _HistoryLookback(self._conn, scope, self._settings, wanted, seconds_of(self._to_time))
+            self._history = _HistoryLookback(
+                self._conn, scope, self._settings, wanted, seconds_of(self._to_time), self._history
+            )
         return self._history
 
     def _write(self, points: Sequence[PointResult], pressures: Sequence[PressureResult]) -> RescoreResult:

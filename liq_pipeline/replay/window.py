@@ -21,7 +21,7 @@ from liq_pipeline.domain.records import Price
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.errors import LiqError
 from liq_pipeline.settings import Settings
-from liq_pipeline.sources.http import SourceError
+from liq_pipeline.sources.http import RejectedError
 from liq_pipeline.sources.playable import Message, Playable, Step, known_time
 from liq_pipeline.sources.recorded.formats import open_recording
 from liq_pipeline.sources.recorded.recording import Recording, Selection
@@ -136,7 +136,7 @@ def of_archive(
     try:
         found = open_day(settings, day + DAY, symbols, look_back=LOOK_BACK + DAY, world_name=name, progress=progress)
         after = "with the day after it, which no score could see"
-    except SourceError:
+    except RejectedError:
         found = open_day(settings, day, symbols, look_back=LOOK_BACK, world_name=name, progress=progress)
         after = "the day after it is not published yet, so the last hours cannot be judged"
     first = datetime(day.year, day.month, day.day, tzinfo=UTC)
