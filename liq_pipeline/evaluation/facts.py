@@ -69,7 +69,7 @@ def model_facts(model: CascadeModel, data: Panel, span: Booleans) -> dict[str, A
         "early_warning_threshold": model.early_warning_threshold,
         "features": list(FEATURES),
         "facts": dict(model.facts),
-        "share_of_rowsin_training_window": float(in_training(model, data.time)[span].mean()),
+        "share_of_rows_in_training_window": float(in_training(model, data.time)[span].mean()),
     }
 
 
