@@ -35,14 +35,14 @@ MakeSettings = Callable[..., Settings]
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four days of two coins, a line every 5 min; on the third the price falls by 9 % and open interest by a third."""
+    """Five days of two coins, a line every 5 min; on the fourth the price falls by 9 % and open interest by a third."""
     folder = tmp_path_factory.mktemp("recordings") / "fall"
-    first = DAY - timedelta(days=2)
+    first = DAY - timedelta(days=3)
     for phase, symbol in enumerate(("BTC", "ETH")):
-        for day in range(4):
+        for day in range(5):
             lines = []
             for index in range(day * 288, (day + 1) * 288):
-                fallen = min(max((index - 2 * 288 - 144) / 6, 0.0), 1.0)
+                fallen = min(max((index - 3 * 288 - 144) / 6, 0.0), 1.0)
                 wave = math.sin(index / 17 + phase)
                 lines.append(
                     {
