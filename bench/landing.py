@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -219,9 +219,6 @@ def _copy(conn: psycopg.Connection[Any], name: sql.Identifier, table: LandingTab
             copy.write_row(row)
 
 
-# -- liq land ------------------------------------------------------------------------------------------------------
-
-
 @contextmanager
 def liq_land(home: Path, database_url: str, kafka: str, prefix: str, *options: str) -> Iterator[psutil.Process]:
     """The command, in a process of its own, stopped at the end as Ctrl-C would."""
@@ -314,30 +311,32 @@ def sustained(home: Path, database_url: str, kafka: str, prefix: str, rate: int,
 
 
 def with_workers(home: Path, database_url: str, kafka: str, prefix: str, workers: int) -> float:
-    """Records per second of so many `liq land`, each with one partition of every topic, from first to last commit."""
-    with connect(database_url) as conn, TopicReader(kafka, prefix, partitions=range(workers)) as reader:
+    """Records per second of so many `liq land`, each with one partition of every topic, from their start to the end.
+
+    They start together: a lock holds them until the last has opened its connections.
+    """
+    with TopicReader(kafka, prefix, partitions=range(workers)) as reader:
         number = sum(bounds.end for bounds in reader.bounds().values())
-        opened = [liq_land(home, database_url, kafka, prefix, "--partitions", str(share)) for share in range(workers)]
-        for worker in opened:
-            worker.__enter__()
-        try:
-            landed_in(database_url, 300, number)
-        finally:
-            for worker in opened:
-                worker.__exit__(None, None, None)
-        commits: dict[float, int] = {}
-        for table in ("prices", "open_interest", "funding_rates"):
-            for committed, count in conn.execute(
-                f"SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8, count(*) FROM {table}"  # noqa: S608
-                " GROUP BY 1"
-            ):
-                commits[committed] = commits.get(committed, 0) + count
-    # What the first commit of each worker brought had been read before the clock began to run.
-    times = sorted(commits)
-    if len(times) < 2 * workers:
-        raise RuntimeError(f"{number:,} records are hardly a batch for each of {workers} workers: give more --records")
-    since = times[workers - 1]
-    return sum(count for committed, count in commits.items() if committed > since) / (times[-1] - since)
+    with connect(database_url) as conn, connect(database_url) as gate, ExitStack() as opened:
+        conn.autocommit = True
+        gate.execute("LOCK TABLE consumer_offsets IN ACCESS EXCLUSIVE MODE")
+        for share in range(workers):
+            opened.enter_context(liq_land(home, database_url, kafka, prefix, "--partitions", str(share)))
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        while conn.execute(waiting).fetchall()[0][0] < workers:
+            time.sleep(0.05)
+        started = time.time()
+        gate.commit()
+        landed_in(database_url, 300, number)
+        last = max(
+            conn.execute(
+                f"SELECT extract(epoch FROM max(pg_xact_commit_timestamp(xmin)))::float8 FROM {table}"  # noqa: S608
+            ).fetchall()[0][0]
+            for table in ("prices", "open_interest", "funding_rates")
+        )
+    return float(number / (last - started))
 
 
 def memory_over_backlog(home: Path, database_url: str, kafka: str, prefix: str, number: int) -> tuple[float, float]:
@@ -410,7 +409,7 @@ class Bench:
 
     def workers(self) -> None:
         """One to three partitions and workers."""
-        print("\none partition of every topic for each liq land, records per second from first to last commit")
+        print("\none partition of every topic for each liq land, records per second")
         for workers in (1, 2, 3):
             rate = with_workers(self._home, self._database(f"workers_{workers}"), self._kafka, PREFIX, workers)
             print(f"  {workers}: {rate:>10,.0f}", flush=True)

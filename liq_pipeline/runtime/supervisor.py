@@ -191,8 +191,9 @@ class Supervisor:
                 return False
             try:
                 part.service.start()
-            except LiqError as error:
-                self._say(str(error))
+            # A full disk refuses the very files that a start writes: that must not end the watch.
+            except (LiqError, OSError) as error:
+                self._say(str(error) if isinstance(error, LiqError) else f"{part.name} cannot be started: {error}")
                 code = part.service.exit_code
                 continue
             part.restarts += 1

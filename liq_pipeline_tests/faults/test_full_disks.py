@@ -76,10 +76,16 @@ def small_disk(new_home: Path) -> Iterator[SmallDisk]:
 
 
 @pytest.fixture
-def supervisor(new_home: Path) -> Iterator[Supervisor]:
+def announced() -> list[str]:
+    """What the supervisor tells the terminal."""
+    return []
+
+
+@pytest.fixture
+def supervisor(new_home: Path, announced: list[str]) -> Iterator[Supervisor]:
     home = Home(new_home / "home")
     home.prepare()
-    made = Supervisor(home, lambda sentence: None)
+    made = Supervisor(home, announced.append)
     yield made
     made.stop()
 
@@ -216,16 +222,17 @@ def test_postgresqls_full_disk_stops_landing_with_one_sentence_and_room_lets_it_
 
 
 def test_kafkas_full_disk_costs_nothing_that_was_acknowledged_and_room_lets_it_go_on(
-    small_disk: SmallDisk, supervisor: Supervisor, database_url: str
+    small_disk: SmallDisk, supervisor: Supervisor, announced: list[str], database_url: str
 ) -> None:
     broker = EmbeddedKafka(small_disk.path, free_port(), memory_mb=192)
     supervisor.start([Part("Kafka", broker, rank=1, policy=PATIENT)])
     ensure_topics(broker.bootstrap_servers)
     with Load(broker.bootstrap_servers) as load, Worker(database_url, broker.bootstrap_servers):
         eventually(lambda: len(load.acknowledged) > 500, "Kafka taking on records")
-        first = broker.identity
         small_disk.fill()
-        eventually(lambda: broker.identity != first, "the broker's end on a full disk")
+        eventually(lambda: any("Kafka ended" in sentence for sentence in announced), "the broker's end")
+        # A start on the full disk fails too, and is tried again.
+        eventually(lambda: any("No space left" in sentence for sentence in announced), "a start without room")
         before = len(load.acknowledged)
         small_disk.make_room()
         eventually(lambda: len(load.acknowledged) > before + 500, "Kafka taking on records again", 180)
