@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 
@@ -51,7 +51,7 @@ class Sender(threading.Thread):
         topic_prefix: str,
         buffer: EventBuffer,
         coverages: Sequence[Coverage],
-        states: Callable[[], list[SourceStatus]],
+        states: Callable[[psycopg.Connection[Any]], list[SourceStatus]],
         stop: threading.Event,
         *,
         drain_seconds: float = 10.0,
@@ -197,7 +197,7 @@ class Sender(threading.Thread):
             with connect(self._database_url, application_name="liq collect") as conn:
                 for gap in self._gaps:
                     gaps.record(conn, gap)
-                write(conn, self._states())
+                write(conn, self._states(conn))
             self._gaps = []
         except psycopg.Error as error:
             log.warning("the collector's state cannot be written: %s", " ".join(str(error).split()))

@@ -20,7 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 from liq_pipeline.collector.buffer import EventBuffer
 from liq_pipeline.collector.coverage import Coverage
 from liq_pipeline.domain.records import Liquidation
-from liq_pipeline.sources.http import REFUSED_STATUS
+from liq_pipeline.sources.http import REFUSED_STATUS, retry_after_seconds
 from liq_pipeline.sources.live.base import UNREADABLE, Instrument, Reading, Source, Stream
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class StreamReader(threading.Thread):
             if not instruments:
                 self.state, self.reason = (
                     "starting",
-                    "its list of instruments is not known yet, or it lists none of ours",
+                    NOTHING_TO_READ,
                 )
                 self._halt.wait(1.0)
                 continue
@@ -99,7 +99,9 @@ class StreamReader(threading.Thread):
             except InvalidStatus as error:
                 status = error.response.status_code
                 self.reason = f"HTTP {status} on connecting"
-                wait_seconds = self._slow_probe_seconds if status in REFUSED_STATUS else None
+                wait_seconds = retry_after_seconds(error.response.headers.get("Retry-After"), datetime.now(UTC))
+                if status in REFUSED_STATUS:
+                    wait_seconds = max(self._slow_probe_seconds, wait_seconds or 0.0)
             except _SubscriptionRefusedError as error:
                 self.reason = f"the subscription was refused: {error}"
                 wait_seconds = LONGEST_BACKOFF_SECONDS
@@ -113,7 +115,7 @@ class StreamReader(threading.Thread):
                 wait_seconds = min(self._first_backoff_seconds * 2.0 ** min(failures - 1, 10), LONGEST_BACKOFF_SECONDS)
             log.warning("%s: %s; connecting again in about %.1f s", self.venue, self.reason, wait_seconds)
             # Jitter, so that many collectors do not come back in the same instant. No secret hangs on it.
-            self._halt.wait(wait_seconds * random.uniform(0.5, 1.0))  # noqa: S311
+            self._halt.wait(wait_seconds * random.uniform(1.0, 1.5))  # noqa: S311
 
     def _read(self, instruments: Sequence[Instrument]) -> None:
         """One connection, until it ends, falls silent, or the wanted instruments change."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 
@@ -25,7 +26,7 @@ from liq_pipeline.settings import Settings
 from liq_pipeline.sources import registry
 from liq_pipeline.sources.catchup import keep_caught_up
 from liq_pipeline.sources.http import SourceError
-from liq_pipeline.sources.limits import BudgetError, Budgets
+from liq_pipeline.sources.limits import BudgetError, Budgets, usage
 from liq_pipeline.sources.listing import instruments_of
 from liq_pipeline.sources.live.base import Instrument, Source
 from liq_pipeline.sources.raw_log import raw_log_of
@@ -61,12 +62,16 @@ class Collector:
         self.streams: list[StreamReader] = []
         self.lists: list[ListReader] = []
         coverages: list[Coverage] = []
+        self._listed_only: dict[str, Source] = {}
+        """Venues that nothing but the collector asks: their budgets are told here."""
         for source in registry.sources_in_force(settings):
             url = registry.ws_url(source, settings)
             if (source.stream is None or url is None) and not source.event_feeds:
                 continue
             coverage = Coverage(source.name, told.get(source.name))
             coverages.append(coverage)
+            if not source.feeds:
+                self._listed_only[source.name] = source
             http = registry.client(source, settings, on_answer=on_answer)
             instruments = self._instruments(source)
             if source.stream is not None and url is not None:
@@ -145,7 +150,7 @@ class Collector:
 
         return wanted
 
-    def _states(self) -> list[SourceStatus]:
+    def _states(self, conn: psycopg.Connection[Any]) -> list[SourceStatus]:
         """One row per venue: its stream and its list are one feed of liquidations."""
         rows = []
         for venue, coverage in self.coverages.items():
@@ -156,6 +161,10 @@ class Collector:
             reasons += [f"list: {reader.reason}" for reader in lists if reader.state != "up" and reader.reason]
             if self.sender.outage is not None:
                 reasons.append("Kafka does not take events: they wait in memory")
+            budget: dict[str, Any] = {"buffered": len(self.buffer), "buffer": self.buffer.capacity}
+            if venue in self._listed_only:
+                limits = self._listed_only[venue].limits_in_force(self._settings)
+                budget |= usage(conn, limits, datetime.now(UTC))
             state: State
             if states == {"up"} and self.sender.outage is None:
                 state = "up"
@@ -169,7 +178,7 @@ class Collector:
                     state=state,
                     reason="; ".join(reasons) or None,
                     last_success=coverage.read_until,
-                    budget={"buffered": len(self.buffer), "buffer": self.buffer.capacity},
+                    budget=budget,
                 )
             )
         return rows

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -174,6 +177,136 @@ def test_the_time_a_collector_was_not_running_is_a_gap(
     assert "the collector was not running" in hole["cause"]
     state = rows(database_url, "SELECT state FROM source_status WHERE source = 'bybit_liquidations'")
     assert state == [{"state": "up"}]
+
+
+def test_a_killed_collector_leaves_what_kafka_had_and_a_gap_for_the_rest(
+    stream: StreamServer, rest: VenueServer, database_url: str, kafka_server: str, topic_prefix: str, new_home: Path
+) -> None:
+    """The real process, kill -9. bench/collect.py does the same under load."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LIQ_")} | {
+        "LIQ_HOME": str(new_home),
+        "LIQ_MODE": "live",
+        "LIQ_SYMBOLS": "BTC",
+        "LIQ_VENUES": "bybit",
+        "LIQ_DATABASE_URL": database_url,
+        "LIQ_KAFKA_BOOTSTRAP_SERVERS": kafka_server,
+        "LIQ_KAFKA_TOPIC_PREFIX": topic_prefix,
+        "LIQ_BYBIT_URL": rest.url("bybit"),
+        "LIQ_BYBIT_WS_URL": stream.url,
+    }
+
+    def collector() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "liq_pipeline.cli", "collect"], env=environment, stderr=subprocess.DEVNULL
+        )
+
+    def landed(query: str) -> list[dict[str, Any]]:
+        land_everything(database_url, kafka_server, topic_prefix)
+        return rows(database_url, query)
+
+    process = collector()
+    try:
+        stream.wait_for_subscriber(60)
+        stream.send(event_message(0, 100))
+        wait_until(lambda: len(landed("SELECT 1 FROM liquidations")) == 100, 30, "nothing was sent")
+        wait_until(lambda: bool(landed("SELECT 1 FROM heartbeats")), 30, "no heartbeat was sent")
+        process.kill()
+        process.wait(10)
+        told = landed("SELECT max(event_time) AS until FROM heartbeats")[0]["until"]
+        stream.drop()
+        process = collector()
+        stream.wait_for_subscriber(60)
+        stream.send(event_message(5000, 10))
+        wait_until(lambda: len(landed("SELECT 1 FROM liquidations")) == 110, 30, "the new process sends nothing")
+        gaps = "SELECT from_time, to_time, cause FROM ingest_gaps WHERE source = 'bybit liquidations'"
+        wait_until(lambda: bool(rows(database_url, gaps)), 30, "the time without a collector is no gap")
+    finally:
+        process.kill()
+        process.wait(10)
+    (hole,) = rows(database_url, gaps)
+    assert hole["from_time"] == told < hole["to_time"]
+    assert "the collector was not running" in hole["cause"]
+
+
+def test_a_refused_subscription_is_said_in_the_venues_words(
+    stream: StreamServer,
+    rest: VenueServer,
+    database_url: str,
+    kafka_server: str,
+    topic_prefix: str,
+    settings: MakeSettings,
+) -> None:
+    stream.greeting = [{"success": False, "ret_msg": "error:handler not found", "op": "subscribe"}]
+    with bybit_collector(stream, rest, database_url, kafka_server, topic_prefix, settings) as collector:
+        (reader,) = collector.streams
+        wait_until(lambda: reader.state == "down", 10, "the refusal was not noticed")
+        assert reader.reason == "the subscription was refused: error:handler not found"
+        assert collector.coverages["bybit"].read_until is None
+
+
+def test_a_feed_is_read_once_every_subscription_is_confirmed(
+    stream: StreamServer, rest: VenueServer, database_url: str, kafka_server: str, topic_prefix: str,
+    settings: MakeSettings,
+) -> None:  # fmt: skip
+    """Bybit takes fifty topics a message: of sixty coins the second message may fail where the first does not."""
+    coins = tuple(f"C{number:02d}" for number in range(60))
+    lists = rest.routes["bybit"]["/v5/market/instruments-info"]["result"]
+    lists["nextPageCursor"] = ""
+    lists["list"] = [
+        {"symbol": f"{c}USDT", "contractType": "LinearPerpetual", "status": "Trading", "baseCoin": c,
+         "quoteCoin": "USDT", "fundingInterval": 480}
+        for c in coins
+    ]  # fmt: skip
+    stream.greeting = []
+    chosen = settings(
+        mode="live",
+        symbols=coins,
+        venues=("bybit",),
+        kafka_topic_prefix=topic_prefix,
+        sources=SourceSettings(urls=rest.urls() | {"bybit_ws": stream.url}),
+    )
+    collector = Collector(chosen, database_url, kafka_server, first_backoff_seconds=0.05)
+    collector.start()
+    try:
+        stream.wait_for_subscriber()
+        wait_until(lambda: len(stream.heard) >= 2, 10, "two messages were expected")
+        (reader,) = collector.streams
+        stream.send(GREETING[0])
+        stream.send({**event_message(0), "topic": "allLiquidation.C00USDT"})
+        time.sleep(1.0)  # nothing to wait for: it is about what does not happen
+        assert reader.state != "up"
+        assert collector.coverages["bybit"].read_until is None
+        stream.send(GREETING[0])
+        wait_until(lambda: reader.state == "up", 10, "the second confirmation was not taken")
+    finally:
+        collector.stop()
+
+
+def test_a_venue_that_only_the_collector_asks_shows_its_budget(
+    database_url: str, kafka_server: str, topic_prefix: str, settings: MakeSettings
+) -> None:
+    with venue_server("htx") as server:
+        chosen = settings(
+            mode="live",
+            symbols=("BTC",),
+            venues=("htx",),
+            kafka_topic_prefix=topic_prefix,
+            sources=SourceSettings(urls=server.urls(), market_seconds=0.2),
+        )
+        collector = Collector(chosen, database_url, kafka_server)
+        collector.start()
+        try:
+            status = "SELECT budget FROM source_status WHERE source = 'htx_liquidations'"
+            wait_until(lambda: bool(server.counts()), 10, "nothing was asked")
+            wait_until(
+                lambda: any(row["budget"].get("htx", {}).get("used") for row in rows(database_url, status)),
+                20, "the budget is not told",
+            )  # fmt: skip
+        finally:
+            collector.stop()
+        (row,) = rows(database_url, status)
+    assert row["budget"]["htx"]["capacity"] == 50
+    assert row["budget"]["buffered"] == 0
 
 
 def liquidation(number: int) -> Liquidation:
