@@ -3,9 +3,10 @@
 Belongs here: measuring. Does not: anything that the product needs.
 
 One run, one machine, one database. A year of 5-minute rows is written into the tables; then, beside a simulated market
-whose ticks go on, the asset history/signals is brought up to date for one quarter and for four, each as the one run
-that a backfill from the asset graph makes, through the queue and the heavy lane. Printed: time in all, per million
-rows, CPU of the run's process, how it grows, and what the ticks took without and beside it.
+whose ticks go on, some days of archive files are loaded by `liq backfill` from a local server, and the asset
+history/signals is brought up to date for one quarter and for four, each as the one run that a backfill from the asset
+graph makes, through the queue and the heavy lane. Printed: time in all, per million rows, CPU of the process that does
+it, how it grows, and what the ticks took without and beside it.
 """
 
 # ruff: noqa: S608 - statements out of own constants
@@ -15,6 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -31,8 +34,11 @@ from bench.ticks import Deployment, quantile, symbol_names
 from liq_pipeline.domain.worlds import REAL, Expectation, Manifest, World
 from liq_pipeline.launcher.run_launcher import WORKER_TAG
 from liq_pipeline.runtime.home import Home
+from liq_pipeline.sources.archives import binance
 from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
+from liq_pipeline_tests.archive_support import serve_market
+from liq_pipeline_tests.live_support import venue_server
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 LOOK_BACK = timedelta(days=32)
@@ -154,9 +160,40 @@ def _cpu_seconds(worker: str | None) -> float:
     return float(times.user + times.system)
 
 
+def _told(ticks: Sequence[float]) -> str:
+    """Decision to committed scores."""
+    if not ticks:
+        return "none"
+    return f"p50 {quantile(ticks, 0.5):.2f} s, p95 {quantile(ticks, 0.95):.2f} s"
+
+
 def _risks(deployment: Deployment) -> int:
     found = deployment.query("SELECT count(*) FROM liquidation_risk WHERE world = 'real'", {}, dagster=False)
     return int(found[0][0])  # type: ignore[call-overload]
+
+
+def load(deployment: Deployment, symbols: Sequence[str], days: int) -> Figures:
+    """Load days of archive files with the command that a person types, from a server of the bench's own."""
+    first = START - timedelta(days=400)
+    with venue_server() as server:
+        server.serve(binance.NAME, {})
+        serve_market(server, symbols, first.date(), (first + timedelta(days=days - 1)).date())
+        command = [sys.executable, "-m", "liq_pipeline.cli", "backfill", "--source", binance.NAME]
+        command += ["--from", first.isoformat(), "--to", (first + timedelta(days=days)).isoformat()]
+        command += [word for symbol in symbols for word in ("--symbol", symbol)]
+        environment = {**deployment.environment, "LIQ_BINANCE_ARCHIVE_URL": server.url(binance.NAME)}
+        began = deployment.query("SELECT clock_timestamp()", {}, dagster=True)[0][0]
+        started = time.monotonic()
+        before = os.times()
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        after = os.times()
+        if done.returncode:
+            raise SystemExit(f"the backfill failed: {done.stderr}")
+    seconds = time.monotonic() - started
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    rows = deployment.query("SELECT sum(rows_sent) FROM archive_files", {}, dagster=False)[0][0]
+    ticks = [tick.to_scores for run in deployment.runs_since(began) if (tick := deployment.tick(run)) is not None]
+    return Figures(seconds, cpu, int(rows), ticks)
 
 
 def quiet_ticks(deployment: Deployment, seconds: float) -> list[float]:
@@ -172,6 +209,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--history-symbols", type=int, default=20)
     parser.add_argument("--history-quarters", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--history-step", type=int, default=300, help="seconds between scores; archives have 300")
+    parser.add_argument("--history-load-days", type=int, default=5)
     parser.add_argument("--history-patience", type=float, default=7200)
     options, _ = parser.parse_known_args(arguments)
     with ExitStack() as exits:
@@ -193,7 +231,15 @@ def main(arguments: list[str]) -> None:
         exits.enter_context(deployment.dagster(stock=False))
         time.sleep(30)
         alone = quiet_ticks(deployment, 120)
-        print(f"  ticks alone: p50 {quantile(alone, 0.5):.2f} s, p95 {quantile(alone, 0.95):.2f} s", flush=True)
+        print(f"  ticks alone ({len(alone)}): {_told(alone)}", flush=True)
+        if options.history_load_days:
+            loaded = load(deployment, symbols, options.history_load_days)
+            print(
+                f"  loading {options.history_load_days} days of files: {loaded.rows:,} rows in {loaded.seconds:.0f} s,"
+                f" {loaded.rows / loaded.seconds:,.0f} rows/s, {loaded.cpu_seconds / loaded.rows * 1e6:.0f} CPU-s per"
+                f" million; ticks beside it ({len(loaded.ticks)}): {_told(loaded.ticks)}",
+                flush=True,
+            )
         per_million: list[float] = []
         for quarters in options.history_quarters:
             figures = backfill(deployment, START, START + quarters * QUARTER, options.history_patience)
@@ -201,8 +247,7 @@ def main(arguments: list[str]) -> None:
             print(
                 f"  {quarters} quarter(s): {figures.rows:,} scores in {figures.seconds:.0f} s,"
                 f" {figures.seconds / figures.rows * 1e6:.0f} s and {per_million[-1]:.0f} CPU-s per million;"
-                f" ticks beside it ({len(figures.ticks)}): p50 {quantile(figures.ticks, 0.5):.2f} s,"
-                f" p95 {quantile(figures.ticks, 0.95):.2f} s",
+                f" ticks beside it ({len(figures.ticks)}): {_told(figures.ticks)}",
                 flush=True,
             )
         grows = per_million[-1] / per_million[0]
