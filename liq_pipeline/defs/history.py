@@ -15,6 +15,7 @@ from dagster import (
     AssetSpec,
     BackfillPolicy,
     Config,
+    Failure,
     HourlyPartitionsDefinition,
     MaterializeResult,
     ResourceParam,
@@ -92,6 +93,9 @@ def load_history(
         context.log.warning(problem)
     for symbol in result.empty_symbols:
         context.log.warning(f"{config.source} has nothing of {symbol}")
+    if result.refused:
+        # Hours that lack a file they should have are not up to date; the other files stay loaded.
+        raise Failure(f"{result.refused} of {result.pieces} pieces were refused: {result.problems[0]}")
     return MaterializeResult(
         asset_key=keys.HISTORY_OBSERVATIONS,
         metadata={

@@ -73,6 +73,8 @@ class BackfillResult:
     """Of the loaded ones, those that had been loaded in another version."""
     not_yet: int = 0
     absent: int = 0
+    refused: int = 0
+    """Not loaded, because the file is not what its checksum says or cannot be read."""
     rows: int = 0
     rows_sent: int = 0
     rows_stored_before: int = 0
@@ -262,6 +264,7 @@ class _Run:
             return None
         if isinstance(outcome, LiqError):
             result.problems.append(str(outcome))
+            result.refused += 1
             self._found.add(piece.symbol)
             return None
         if isinstance(outcome, Absent):

@@ -19,7 +19,7 @@ from liq_pipeline.pipeline.rescore import rescore
 from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.settings import RiskSettings, Settings, SourceSettings
 from liq_pipeline.sources.archives import binance
-from liq_pipeline_tests.archive_support import serve_market, start_of
+from liq_pipeline_tests.archive_support import metrics_lines, publish, serve_market, start_of
 from liq_pipeline_tests.live_support import VenueServer, rows, venue_server
 
 DAY = date(2024, 6, 1)
@@ -111,3 +111,16 @@ def test_hours_of_which_nothing_is_known_fail_in_one_sentence(history: History) 
     (failure,) = [event for event in failed.all_events if event.event_type_value == "STEP_FAILURE"]
     said = failure.step_failure_data.error_display_string
     assert "Scoring history stopped: nothing to score in real from 2021-01-01" in said
+
+
+def test_hours_whose_file_was_refused_are_not_up_to_date(history: History) -> None:
+    path = binance.METRICS.path("BTCUSDT", START)
+    publish(history.server, path, metrics_lines("BTC", DAY), checksum="cd" * 32)
+    refused = history.run(keys.HISTORY_OBSERVATIONS, START, START + ONE_DAY)
+    assert not refused.success
+    (failure,) = [event for event in refused.all_events if event.event_type_value == "STEP_FAILURE"]
+    assert "1 of 3 pieces were refused: " in failure.step_failure_data.error_display_string
+    assert not refused.get_asset_materialization_events()
+    publish(history.server, path, metrics_lines("BTC", DAY))
+    assert history.run(keys.HISTORY_OBSERVATIONS, START, START + ONE_DAY).success
+    assert history.metadata(keys.HISTORY_OBSERVATIONS)["pieces_loaded"] == 1
