@@ -31,7 +31,7 @@ WORKER_TAG = ".dagster/liq_worker"
 ANSWER_SECONDS = 6.0
 """A zygote answers within milliseconds; after starting afresh it imports for 3 to 4 s first."""
 EXPIRY_MARGIN_SECONDS = 1.0
-DIRECT_GRACE_SECONDS = 3.0
+DIRECT_GRACE_SECONDS = 2.0
 STATEMENT_TIMEOUT_MS = 60_000
 DAEMON_CONNECTIONS = 8
 """At most, beside the one that is kept, per store; the daemon has about as many threads."""
