@@ -59,11 +59,11 @@ def score_figures(
     if target.sum() < m.MIN_POSITIVES or target.all():
         return figures | {"note": "too few positive rows for a figure"}
     values = score[usable]
-    own = m.by_symbol(symbol, target, values)
+    own, pooled = m.by_symbol(symbol, target, values), m.Counts.of(target, values)
     figures |= {
         "symbols_counted": len(own),
-        "roc_auc_pooled": m.roc_auc(target, values),
-        "pr_auc_pooled": m.average_precision(target, values),
+        "roc_auc_pooled": pooled.roc_auc(),
+        "pr_auc_pooled": pooled.average_precision(),
         "roc_auc_within": m.mean_over(own, lambda rows: rows.roc_auc()),
         "pr_auc_within": m.mean_over(own, lambda rows: rows.average_precision()),
         "pr_auc_over_base_rate_within": m.mean_over(own, m.precision_lift),

@@ -138,6 +138,11 @@ def _cards(report: Mapping[str, Any]) -> str:
     in_sample = (report["model"]["share_of_rows_in_training_window"] or 0) > 0
     which = "walk-forward" if in_sample else "shipped model"
     four = report["scores"]["cascade_probability_4h" + ("_walk_forward" if in_sample else "")]["4h"]
+    if four.get("roc_auc_within") is None and in_sample:
+        return (
+            "<p class='limits'>No headline: every figure of the shipped model here is in sample, and the data are too"
+            " short or too calm for a walk-forward. The risk score and the baselines below learn nothing and stand.</p>"
+        )
     page = report["desk"]["early_warning_walk_forward" if in_sample else "early_warning_as_shipped"]
     cards = [
         (f"ROC-AUC within symbols, 4 h, {which}", _number(four.get("roc_auc_within"))),

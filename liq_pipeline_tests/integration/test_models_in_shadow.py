@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -180,3 +181,36 @@ def test_a_model_retrained_on_stored_history_states_its_walk_forward(connection:
     assert 0 < model.early_warning_threshold < 1
     assert model.facts["world"] == world.name
     assert models.candidates(connection)[0] == CascadeModel.from_json(model.as_json())
+
+
+def test_the_commands_list_promote_and_roll_back(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from liq_pipeline.cli import app
+
+    monkeypatch.setenv("LIQ_DATABASE_URL", database_url)
+    monkeypatch.setenv("LIQ_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    with psycopg.connect(database_url) as opened:
+        models.add_candidate(opened, named("newer"), "a test")
+        make_world(opened, "recorded/gate")
+    runner = CliRunner()
+
+    def said(*arguments: str) -> str:
+        done = runner.invoke(app, ["model", *arguments], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return " ".join(done.output.split())
+
+    listed = [json.loads(line) for line in said("list", "--json").replace("} {", "}\n{").splitlines()]
+    assert [(m["model_id"], m["is_in_force"]) for m in listed] == [(shipped_model().model_id, True), ("newer", False)]
+    assert "candidate" in said("list")
+    refused = runner.invoke(app, ["model", "gate", "newer"])
+    assert refused.exit_code == 1, "it has shown nothing yet"
+    assert "no shadow" in refused.output
+    assert f"in the place of {shipped_model().model_id}" in said("promote", "newer", "--because", "a test")
+    with psycopg.connect(database_url) as opened:
+        assert models.model_in_force(opened).model_id == "newer"
+    assert "speaks again" in said("rollback")
+    with pytest.raises(LiqError, match="no promotion is left"):
+        runner.invoke(app, ["model", "rollback"], catch_exceptions=False)
+    with pytest.raises(LiqError, match="no world real"):
+        runner.invoke(app, ["model", "train"], catch_exceptions=False)
