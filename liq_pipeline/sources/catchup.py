@@ -1,23 +1,23 @@
-"""After a first start and after every outage: what venues still serve by REST is loaded as archive; the rest is a gap.
+"""After a first start: what venues still serve by REST of the time before is loaded as archive; the rest is a gap.
 
-Belongs here: finding what is missing, paging through what is served, and naming what cannot be had.
-Does not: a venue's endpoints (live/), liquidations (collector/, whose holes are its own), or old archives (backfills).
+Belongs here: finding what is missing before a series' first live row, and naming what cannot be had.
+Does not: holes after it (pipeline/healing.py), a page of history (history_pages.py), liquidations (collector/, whose
+holes are its own), or old archives (backfills).
 
 What is missing is asked of the tables, series by series on the series' own step, so that nothing has to be remembered:
 a catch-up that dies goes on where the tables end. Only what is missing is kept of an answer. It shares the live polls'
-budgets and may use LIQ_SOURCE_HISTORY_BUDGET_SHARE of each, so that it never slows them. Newest pages come first:
-percentiles warm up from the present backwards.
+budgets and may use LIQ_SOURCE_HISTORY_BUDGET_SHARE of each, so that it never slows them. What lies after the first live
+row is left to the healer, which keeps a ledger of it and scores again what the hole had touched.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from psycopg import sql
 
@@ -26,10 +26,10 @@ from liq_pipeline.domain.records import Record
 from liq_pipeline.domain.worlds import REAL
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources import registry
-from liq_pipeline.sources.http import BadAnswerError, HttpClient, SourceError, ThrottledError
-from liq_pipeline.sources.limits import BudgetError, Budgets
-from liq_pipeline.sources.listing import instruments_of
-from liq_pipeline.sources.live.base import UNREADABLE, History, Instrument, Reading, Source
+from liq_pipeline.sources.history_pages import HistoryReader, Publisher, floor_to_step, step_of
+from liq_pipeline.sources.http import SourceError
+from liq_pipeline.sources.limits import BudgetError
+from liq_pipeline.sources.live.base import History, Instrument, Source
 from liq_pipeline.store import gaps
 from liq_pipeline.store.connection import connect
 
@@ -37,9 +37,11 @@ log = logging.getLogger(__name__)
 
 CHECK_SECONDS: Final = 600.0
 LATER_LOOK_BACK: Final = timedelta(days=2)
-"""How far back every check after the first one looks: outages are noticed within CHECK_SECONDS."""
-ADMIT_SECONDS: Final = 600.0
+"""How far back every check after the first complete one looks."""
+FIRST_HOURS: Final = 49
+"""Beside the least look-back: a feature looks 25 hours back, and the references of a day end at its midnight."""
 SERIES_TOPICS: Final = ("open_interest", "prices", "funding_rates", "long_short_ratio")
+BEFORE_THE_FIRST: Final = "from before the first live row"
 NO_HISTORY: Final = "the venue serves no history of this"
 NOT_SERVED: Final = "the venue's history has nothing there"
 _STEP_WITHOUT_HISTORY: Final = timedelta(minutes=5)
@@ -52,20 +54,6 @@ class CatchUpResult:
     records: dict[str, int] = field(default_factory=dict)
     gaps: int = 0
     failures: dict[str, str] = field(default_factory=dict)
-
-
-class _Publisher:
-    """One producer for all sources' threads: what publish() returns from has been acknowledged."""
-
-    def __init__(self, producer: RecordProducer) -> None:
-        self._producer = producer
-        self._lock = threading.Lock()
-
-    def publish(self, records: Sequence[Record]) -> None:
-        with self._lock:
-            for record in records:
-                self._producer.send(record)
-            self._producer.flush(timeout_seconds=30)
 
 
 def catch_up(
@@ -86,7 +74,7 @@ def catch_up(
     halt = stop or threading.Event()
     sources = [source for source in registry.sources_in_force(settings) if source.offers and source.feeds]
     with RecordProducer(bootstrap_servers, settings.kafka_topic_prefix, client_id="liq-catch-up") as producer:
-        publisher = _Publisher(producer)
+        publisher = Publisher(producer)
         with ThreadPoolExecutor(max_workers=max(1, len(sources)), thread_name_prefix="catch up") as executor:
             workers = [_SourceCatchUp(s, settings, database_url, publisher, now, window, result, halt) for s in sources]
             for future in [executor.submit(worker.run) for worker in workers]:
@@ -113,6 +101,19 @@ def keep_caught_up(settings: Settings, database_url: str, bootstrap_servers: str
         stop.wait(CHECK_SECONDS)
 
 
+@dataclass(frozen=True)
+class _Series:
+    """What is looked for in one table. kind: of funding rates and ratios; None for every kind."""
+
+    topic: str
+    kind: str | None
+    symbol: str
+
+    @property
+    def filter(self) -> sql.Composable:
+        return sql.SQL("") if self.kind is None else sql.SQL("AND kind = {}").format(sql.Literal(self.kind))
+
+
 class _SourceCatchUp:
     """One source: series after series."""
 
@@ -121,7 +122,7 @@ class _SourceCatchUp:
         source: Source,
         settings: Settings,
         database_url: str,
-        publisher: _Publisher,
+        publisher: Publisher,
         now: datetime,
         window: timedelta,
         result: CatchUpResult,
@@ -135,17 +136,17 @@ class _SourceCatchUp:
         self._window = window
         self._result = result
         self._halt = halt
-        self._budgets = Budgets(
-            database_url, source.limits_in_force(settings), share=settings.sources.history_budget_share
-        )
 
     def run(self) -> None:
-        http = registry.client(self._source, self._settings)
+        reader = HistoryReader(self._source, self._settings, self._database_url)
         try:
-            instruments = instruments_of(self._source, http, self._budgets, self._database_url, self._settings)
-            for history in self._source.histories:
+            instruments = reader.instruments()
+            # Coin by coin, in the order of LIQ_SYMBOLS: one that has all it needs is worth more than a part of each.
+            # First what a percentile cannot do without, for all of them; then the rest of the window.
+            for window in self._windows():
                 for instrument in instruments:
-                    self._series(http, history, instrument)
+                    for history in self._source.histories:
+                        self._series(reader, history, instrument, window)
             served = {history.topic for history in self._source.histories}
             for topic in SERIES_TOPICS:
                 if topic in self._source.offers and topic not in served:
@@ -155,131 +156,109 @@ class _SourceCatchUp:
             self._result.failures[self._source.name] = str(error)
             log.warning("history of %s is incomplete and tried again later: %s", self._source.name, error)
         finally:
-            self._budgets.close()
-            http.close()
+            reader.close()
 
-    def _series(self, http: HttpClient, history: History, instrument: Instrument) -> None:
-        end = _floor(self._now - history.declared_delay - history.step, history.step)
+    def _windows(self) -> tuple[timedelta, ...]:
+        needed = timedelta(hours=self._settings.risk.min_lookback_hours + FIRST_HOURS)
+        return (needed, self._window) if needed < self._window else (self._window,)
+
+    def _series(self, reader: HistoryReader, history: History, instrument: Instrument, window: timedelta) -> None:
+        # One kind stands for all that come in the same answer.
+        series = _Series(history.topic, history.kinds[0] if history.kinds else None, instrument.symbol)
+        end = floor_to_step(self._now - history.declared_delay - history.step, history.step)
         # Both on the grid of the step: what is missing is told by the step that a row lies in.
-        earliest = _floor(end - self._window, history.step)
-        start = max(earliest, _floor(self._now - history.reaches_back, history.step) + history.step)
-        missing = self._missing(history.topic, instrument.symbol, start, end, history.step)
-        page_end = end
+        earliest = floor_to_step(end - window, history.step)
+        start = max(earliest, floor_to_step(self._now - history.reaches_back, history.step) + history.step)
+        end = min(end, self._first_live_step(series, earliest, history.step) or end)
+        missing = self._missing(series, start, end, history.step)
         loaded = 0
-        while page_end > start and missing and not self._halt.is_set():
-            page_start = max(start, page_end - history.page)
-            if any(page_start <= begin < page_end for begin in missing):
-                records = self._page(http, history, instrument, page_start, page_end)
-                kept = [r for r in records if _bin_of(r.event_time, history.step) in missing]
-                if kept:
-                    self._publisher.publish(kept)
-                loaded += len(kept)
-                missing -= {_bin_of(record.event_time, history.step) for record in kept}
-            page_end = page_start
+
+        def is_wanted(page_start: datetime, page_end: datetime) -> bool:
+            return not self._halt.is_set() and any(page_start <= begin < page_end for begin in missing)
+
+        def take(records: list[Record]) -> None:
+            nonlocal loaded
+            kept = [r for r in records if step_of(r.event_time, history.step) in missing]
+            if kept:
+                self._publisher.publish(kept)
+            loaded += len(kept)
+            missing.difference_update({step_of(record.event_time, history.step) for record in kept})
+
+        reader.pages(history, instrument, start, end, is_wanted, take)
         if loaded:
             name = f"{self._source.name} {history.name}"
             self._result.records[name] = self._result.records.get(name, 0) + loaded
         if not self._halt.is_set():
             if earliest < start:
-                missing |= self._missing(history.topic, instrument.symbol, earliest, start, history.step)
-            self._write_gaps(history.topic, instrument.symbol, missing, history.step, NOT_SERVED)
-
-    def _page(
-        self, http: HttpClient, history: History, instrument: Instrument, start: datetime, end: datetime
-    ) -> list[Record]:
-        # Both ends belong to the page: a row at `end` is true of the last step before it.
-        request = history.request(instrument, start, end + timedelta(milliseconds=1))
-        self._budgets.acquire(request.costs, timeout_seconds=ADMIT_SECONDS)
-        try:
-            answer = http.ask(request, attempts=3)
-        except ThrottledError as error:
-            self._budgets.block(list(request.costs), error.retry_after_seconds or 60.0, error.reason)
-            raise
-        reading = Reading(
-            self._source.name,
-            sent_at=answer.sent_at,
-            received_at=answer.received_at,
-            instruments={instrument.native: instrument},
-            instrument=instrument,
-            origin="archive",
-            declared_delay=history.declared_delay,
-        )
-        try:
-            history.parse(answer.payload, reading)
-        except UNREADABLE as error:
-            raise BadAnswerError(self._source.name, f"history cannot be read ({error})") from error
-        for problem in reading.problems[:3]:
-            log.warning("%s history: %s", self._source.name, problem)
-        return reading.records
+                missing |= self._missing(series, earliest, min(start, end), history.step)
+            self._write_gaps(series, missing, history.step, NOT_SERVED)
 
     def _unserved(self, topic: str, instrument: Instrument) -> None:
-        end = _floor(self._now, _STEP_WITHOUT_HISTORY)
-        start = _floor(end - self._window, _STEP_WITHOUT_HISTORY)
-        missing = self._missing(topic, instrument.symbol, start, end, _STEP_WITHOUT_HISTORY)
-        self._write_gaps(topic, instrument.symbol, missing, _STEP_WITHOUT_HISTORY, NO_HISTORY)
+        series = _Series(topic, None, instrument.symbol)
+        end = floor_to_step(self._now, _STEP_WITHOUT_HISTORY)
+        start = floor_to_step(end - self._window, _STEP_WITHOUT_HISTORY)
+        end = min(end, self._first_live_step(series, start, _STEP_WITHOUT_HISTORY) or end)
+        missing = self._missing(series, start, end, _STEP_WITHOUT_HISTORY)
+        self._write_gaps(series, missing, _STEP_WITHOUT_HISTORY, NO_HISTORY)
 
-    def _missing(self, topic: str, symbol: str, start: datetime, end: datetime, step: timedelta) -> set[datetime]:
+    def _first_live_step(self, series: _Series, since: datetime, step: timedelta) -> datetime | None:
+        """The start of the step that holds the series' first live row since then; None without one."""
+        query = sql.SQL(
+            "SELECT min(event_time) FROM {table} WHERE world = %(world)s AND symbol = %(symbol)s AND venue = %(venue)s"
+            " {kind} AND event_time > %(since)s AND origin = 'live'"
+        ).format(table=sql.Identifier(series.topic), kind=series.filter)
+        with connect(self._database_url, application_name="liq catch up") as conn:
+            row = conn.execute(query, self._parameters(series) | {"since": since}).fetchone()
+        return step_of(row[0], step) if row and row[0] is not None else None
+
+    def _missing(self, series: _Series, start: datetime, end: datetime, step: timedelta) -> set[datetime]:
         """Starts of the steps (begin, begin + step] within start..end that have no row and are no known gap."""
-        settled = sql.SQL("AND kind = 'settled'") if topic == "funding_rates" else sql.SQL("")
         query = sql.SQL(
             """
             SELECT begin FROM generate_series(%(start)s, %(end)s - %(step)s, %(step)s) AS begin
             WHERE NOT EXISTS (
-                SELECT 1 FROM {table} WHERE world = %(world)s AND symbol = %(symbol)s AND venue = %(venue)s {settled}
+                SELECT 1 FROM {table} WHERE world = %(world)s AND symbol = %(symbol)s AND venue = %(venue)s {kind}
                   AND event_time > begin AND event_time <= begin + %(step)s)
               AND NOT EXISTS (
                 SELECT 1 FROM ingest_gaps WHERE world = %(world)s AND source = %(source)s AND symbol = %(symbol)s
+                  AND (kind IS NULL OR kind IS NOT DISTINCT FROM %(kind)s)
                   AND is_permanent AND from_time <= begin AND to_time >= begin + %(step)s)
             """
-        ).format(table=sql.Identifier(topic), settled=settled)
+        ).format(table=sql.Identifier(series.topic), kind=series.filter)
         if end <= start:
             return set()
         with connect(self._database_url, application_name="liq catch up") as conn:
-            rows = conn.execute(
-                query,
-                {
-                    "start": start,
-                    "end": end,
-                    "step": step,
-                    "world": REAL,
-                    "symbol": symbol,
-                    "venue": self._source.name,
-                    "source": self._gap_source(topic),
-                },
-            ).fetchall()
+            rows = conn.execute(query, self._parameters(series) | {"start": start, "end": end, "step": step}).fetchall()
         return {row[0] for row in rows}
 
-    def _write_gaps(self, topic: str, symbol: str, missing: set[datetime], step: timedelta, cause: str) -> None:
+    def _parameters(self, series: _Series) -> dict[str, Any]:
+        venue = self._source.name
+        return {
+            "world": REAL,
+            "symbol": series.symbol,
+            "venue": venue,
+            "kind": series.kind,
+            "source": f"{venue} {series.topic}",
+        }
+
+    def _write_gaps(self, series: _Series, missing: set[datetime], step: timedelta, reason: str) -> None:
         if not missing:
             return
         with connect(self._database_url, application_name="liq catch up") as conn:
             for start, end in _merge(missing, step):
-                gaps.record(
-                    conn,
-                    gaps.Gap(
-                        world=REAL,
-                        source=self._gap_source(topic),
-                        symbol=symbol,
-                        cause=cause,
-                        from_time=start,
-                        to_time=end,
-                        is_permanent=True,
-                    ),
+                gap = gaps.series_gap(
+                    REAL,
+                    self._source.name,
+                    series.topic,
+                    series.symbol,
+                    start,
+                    end,
+                    BEFORE_THE_FIRST,
+                    kind=series.kind,
+                    permanent_reason=reason,
                 )
+                gaps.record(conn, gap)
                 self._result.gaps += 1
-
-    def _gap_source(self, topic: str) -> str:
-        return f"{self._source.name} {topic}"
-
-
-def _floor(moment: datetime, step: timedelta) -> datetime:
-    return moment - timedelta(seconds=moment.timestamp() % step.total_seconds())
-
-
-def _bin_of(moment: datetime, step: timedelta) -> datetime:
-    """The start of the step (begin, begin + step] that the moment lies in."""
-    floor = _floor(moment, step)
-    return floor - step if floor == moment else floor
 
 
 def _merge(begins: set[datetime], step: timedelta) -> list[tuple[datetime, datetime]]:

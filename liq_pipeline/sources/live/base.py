@@ -441,7 +441,8 @@ class History:
     """A REST series that reaches back, for first starts and outages.
 
     request: (instrument, from, to) -> the request for one page. page: the longest span of one page, with all its rows
-    inside. declared_delay: how long after event_time a live collector has a value.
+    inside. declared_delay: how long after event_time a live collector has a value. kinds: of the funding rates or
+    ratios that an answer brings; empty for record types without kinds.
     """
 
     name: str
@@ -452,6 +453,11 @@ class History:
     reaches_back: timedelta
     declared_delay: timedelta
     step: timedelta
+    kinds: tuple[str, ...] = ()
+
+    def serves(self, topic: str, kind: str | None) -> bool:
+        """Whether it brings records of that type and kind."""
+        return self.topic == topic and (kind is None or kind in self.kinds)
 
 
 @dataclass(frozen=True)

@@ -232,6 +232,7 @@ def _ratio_history(name: str, path: str, kind: LongShortKind) -> History:
     return History(
         name=name,
         topic="long_short_ratio",
+        kinds=(kind,),
         request=_page(path, DATA.scope, period="5m", limit=500),
         parse=_long_short(kind),
         page=timedelta(minutes=5 * 490),
@@ -310,6 +311,7 @@ SOURCE = Source(
         History(
             name="settled_funding",
             topic="funding_rates",
+            kinds=("settled",),
             request=_page("/fapi/v1/fundingRate", FUNDING.scope, limit=1000),
             parse=_settled,
             page=timedelta(days=40),

@@ -304,6 +304,7 @@ SOURCE = Source(
         History(
             name="settled_funding",
             topic="funding_rates",
+            kinds=("settled",),
             request=_page("/v5/market/funding/history", "startTime", "endTime", limit=200),
             parse=_settled,
             page=timedelta(days=8),
@@ -314,6 +315,7 @@ SOURCE = Source(
         History(
             name="long_short_accounts",
             topic="long_short_ratio",
+            kinds=("accounts",),
             request=_page("/v5/market/account-ratio", "startTime", "endTime", period="5min", limit=500),
             parse=_long_short,
             page=_FIVE_MINUTES * 490,

@@ -229,6 +229,7 @@ SOURCE = Source(
         History(
             name="settled_funding",
             topic="funding_rates",
+            kinds=("settled",),
             request=_funding_page,
             parse=_settled,
             page=timedelta(days=30),

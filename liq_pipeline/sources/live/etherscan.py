@@ -128,7 +128,7 @@ class EtherscanReader:
                 offset=PAGE_ROWS,
             )
 
-        for row in _key_set_pages(page, first, lambda row: hex_number(row["blockNumber"]), _log_identity):
+        for row in _key_set_pages(page, first, last, lambda row: hex_number(row["blockNumber"]), _log_identity):
             transfer = decode_log(row)
             if transfer is not None:
                 yield transfer
@@ -147,7 +147,7 @@ class EtherscanReader:
             )
 
         found: dict[int, Block] = {}
-        for row in _key_set_pages(page, first, lambda row: int(row["blockNumber"]), _transaction_identity):
+        for row in _key_set_pages(page, first, last, lambda row: int(row["blockNumber"]), _transaction_identity):
             number = int(row["blockNumber"])
             moment = datetime.fromtimestamp(int(row["timeStamp"]), UTC)
             found[number] = Block(number, row["blockHash"].lower(), moment)
@@ -169,9 +169,13 @@ class EtherscanReader:
 
 
 def _key_set_pages(
-    page: Callable[[int, int], Any], first: int, block_of: Callable[[Any], int], identity: Callable[[Any], str]
+    page: Callable[[int, int], Any],
+    first: int,
+    end: int,
+    block_of: Callable[[Any], int],
+    identity: Callable[[Any], str],
 ) -> Iterator[Any]:
-    """All rows in order: page(start block, page number) is asked again from the last block of each full page.
+    """All rows of first..end in order: page(start block, page number), again from the last block of each full page.
 
     identity tells rows of that block apart from those already given; equal rows of one page are different rows, so
     each counts as often as it appears. A block that alone fills a page is read by page numbers.
@@ -196,6 +200,8 @@ def _key_set_pages(
                     break
             else:
                 raise ShapeError(f"block {start} has more rows than can be read")
+            if last >= end:
+                return
             start, given = last + 1, {}
             continue
         given = {}

@@ -10,6 +10,7 @@ contract_stats: the newest row is of the five minutes under way and still change
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -198,7 +199,8 @@ def _funding_page(instrument: Instrument, start: datetime, end: datetime) -> Req
         {
             "contract": instrument.native,
             "from": int(start.timestamp()),
-            "to": int(end.timestamp()) - 1,
+            # Whole seconds, both inclusive: the end of a page is a millisecond past its last settlement.
+            "to": math.ceil(end.timestamp()) - 1,
             "limit": 1000,
         },
         costs=COST,
@@ -208,10 +210,11 @@ def _funding_page(instrument: Instrument, start: datetime, end: datetime) -> Req
 _FIVE_MINUTES = timedelta(minutes=5)
 
 
-def _stats_history(name: str, topic: str, parse: Any) -> History:
+def _stats_history(name: str, topic: str, parse: Any, kinds: tuple[str, ...] = ()) -> History:
     return History(
         name=name,
         topic=topic,
+        kinds=kinds,
         request=_stats_page,
         parse=parse,
         # 100 rows, the last of which has no successor and is read with the next page.
@@ -268,10 +271,11 @@ SOURCE = Source(
     histories=(
         _stats_history("open_interest", "open_interest", _open_interest_history),
         _stats_history("mark_price", "prices", _mark_history),
-        _stats_history("long_short", "long_short_ratio", _ratios),
+        _stats_history("long_short", "long_short_ratio", _ratios, tuple(kind for _, kind in RATIOS)),
         History(
             name="settled_funding",
             topic="funding_rates",
+            kinds=("settled",),
             request=_funding_page,
             parse=_settled,
             page=timedelta(days=30),

@@ -166,6 +166,7 @@ SOURCE = Source(
         History(
             name="settled_funding",
             topic="funding_rates",
+            kinds=("settled",),
             request=lambda instrument, start, end: _funding_request(instrument.native, start, end),
             parse=_settled,
             page=timedelta(hours=490),

@@ -379,6 +379,7 @@ SOURCE = Source(
         History(
             name="settled_funding",
             topic="funding_rates",
+            kinds=("settled",),
             request=_page("/api/v5/public/funding-rate-history", FUNDING.scope, "before", "after", limit=100),
             parse=_settled,
             page=timedelta(days=4),
@@ -389,6 +390,7 @@ SOURCE = Source(
         History(
             name="long_short_accounts",
             topic="long_short_ratio",
+            kinds=("accounts",),
             request=_page(
                 "/api/v5/rubik/stat/contracts/long-short-account-ratio-contract",
                 RUBIK.scope,
