@@ -15,17 +15,22 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from pydantic import SecretStr
 
 from liq_pipeline.domain.wallets import SHIPPED_LIST_VERSION, WalletLabel
 from liq_pipeline.pipeline.backfill import BackfillResult, backfill
+from liq_pipeline.pipeline.rescore import rescore
+from liq_pipeline.pipeline.tick import TickContext, run_tick
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources import wallet_lists
 from liq_pipeline.sources.archives.catalogue import open_source
 from liq_pipeline.sources.live.ethereum import TOKENS, TRANSFER_TOPIC
 from liq_pipeline.sources.polling import poll_due
+from liq_pipeline.sources.registry import real_world
+from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
-from liq_pipeline_tests.live_support import Reply, VenueServer, land_everything, rows, venue_server
+from liq_pipeline_tests.live_support import Reply, VenueServer, land_everything, rows, venue_server, wait_until
 
 MakeSettings = Callable[..., Settings]
 USDT, USDC = TOKENS
@@ -34,6 +39,7 @@ BINANCE_HOT = "0x28c6c06298d514db089934071355e5743bf21d60"
 BINANCE_COLD = "0xbe0eb53f46cd790cd13851d5eff43d12404d33e8"
 BINANCE_PEG_CUSTODY = "0x47ac0fb4f2d84898e4d9e7b4dab3c24507a6d503"
 KRAKEN = "0x2910543af39aba0cd09dbb2d50200b3e800a63d2"
+USERS_DEPOSIT_ADDRESS = "0x" + "33" * 20
 USER, OTHER = "0x" + "11" * 20, "0x" + "22" * 20
 START = datetime(2024, 6, 1, 8, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -43,6 +49,7 @@ HOUR = timedelta(hours=1)
 class FakeBlock:
     number: int
     salt: str
+    at: int | None = None
     transfers: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -51,7 +58,7 @@ class FakeBlock:
 
     @property
     def time(self) -> int:
-        return int(START.timestamp()) + 12 * (self.number - 1000)
+        return int(START.timestamp()) + 12 * (self.number - 1000) if self.at is None else self.at
 
 
 class FakeChain:
@@ -62,10 +69,16 @@ class FakeChain:
         self.most_rows = 10_000
         self.calls: list[str] = []
 
-    def add(self, *transfers: tuple[Any, str, str, str], salt: str = "", number: int | None = None) -> int:
+    def add(
+        self,
+        *transfers: tuple[Any, str, str, str],
+        salt: str = "",
+        number: int | None = None,
+        time: datetime | None = None,
+    ) -> int:
         """A block with these (token, from, to, amount); returns its number. number: replaces that block."""
         at = 1000 + len(self.blocks) if number is None else number
-        block = FakeBlock(at, salt)
+        block = FakeBlock(at, salt, None if time is None else int(time.timestamp()))
         for index, (token, sender, receiver, amount) in enumerate(transfers):
             tx = "0x" + hashlib.sha256(f"{at}{salt}{index // 2}".encode()).hexdigest()  # two transfers a transaction
             raw = int(Decimal(amount) * 10**token.decimals)
@@ -114,6 +127,7 @@ class FakeChain:
         first = int(query["fromBlock" if logs else "startblock"])
         last = int(query["toBlock" if logs else "endblock"])
         page, size = int(query["page"]), int(query["offset"])
+        assert first <= last, "the provider refuses a range that ends before it begins"
         assert size <= 1000
         found = self._between({contract}, first, last)[(page - 1) * size : page * size]
         if not found:
@@ -173,9 +187,16 @@ class Follower:
     kafka: str
     prefix: str
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    is_real_time: bool = False
+    """Polls at the wall's own time, due or not; else each a minute after the one before."""
 
     def poll(self) -> Any:
-        self.now += timedelta(seconds=61)  # every poll reads the whole depth again
+        if self.is_real_time:
+            self.now = datetime.now(UTC)
+            with connect(self.database_url) as conn:
+                conn.execute("UPDATE poll_state SET next_due = %s", [self.now])
+        else:
+            self.now += timedelta(seconds=61)  # every poll reads the whole depth again
         result = poll_due(self.database_url, self.kafka, self.settings, self.now)
         land_everything(self.database_url, self.kafka, self.prefix)
         return result
@@ -293,6 +314,7 @@ def test_thousands_of_transfers_in_few_blocks_come_through_whole(follower: Follo
     for _ in range(3):
         follower.chain.add(*small)
     follower.chain.add(*[(USDT, USER, KRAKEN, "1") for _ in range(1200)])  # one block alone fills a page
+    follower.follow_to_head()  # and is the last one of its range
     follower.chain.add()
     follower.follow_to_head()
     count = rows(
@@ -326,6 +348,72 @@ def test_a_later_label_list_changes_no_row_of_the_past(follower: Follower) -> No
         ("other", SHIPPED_LIST_VERSION, Decimal(200_000)),
         ("inflow", version, Decimal(300_000)),
     ]
+
+
+def test_a_crafted_day_reaches_the_scores_to_the_cent(follower: Follower) -> None:
+    """Chain, Kafka, landing, score: an hour's user flow by hand, a re-org, and a label list that comes later."""
+    chain = follower.chain
+    begun = datetime.now(UTC)
+    follower.is_real_time = True
+
+    def block(minutes_ago: float, *transfers: tuple[Any, str, str, str], **how: Any) -> int:
+        return chain.add(*transfers, time=begun - timedelta(minutes=minutes_ago), **how)
+
+    def scored_now() -> dict[str, Any]:
+        """Read a new, empty head block and score the flows point after it."""
+        chain.add(time=datetime.now(UTC))
+        follower.follow_to_head()
+        with connect(follower.database_url) as conn:
+            # A point each second: each step below is scored before the next one is known.
+            worlds.register(conn, replace(real_world(follower.settings), flows_step_seconds=1), activate=True)
+        next_point = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+        wait_until(lambda: datetime.now(UTC) >= next_point, 2, "the clock stands")
+        context = TickContext(
+            database_url=follower.database_url,
+            bootstrap_servers=follower.kafka,
+            topic_prefix=follower.prefix,
+            settings=follower.settings,
+        )
+        run_tick(context, land=False)
+        newest = "SELECT * FROM stablecoin_pressure WHERE revision = 0 ORDER BY time DESC LIMIT 1"
+        return rows(follower.database_url, newest)[0]
+
+    block(90, (USDT, USER, BINANCE_HOT, "5000000"))  # before the window of 60 minutes
+    block(50, (USDT, USER, BINANCE_HOT, "1000000.25"), (USDC, USER, KRAKEN, "250000.50"))  # deposits
+    block(45, (USDT, USERS_DEPOSIT_ADDRESS, BINANCE_HOT, "80000.10"))  # a sweep is how a deposit is seen
+    block(40, (USDT, BINANCE_HOT, BINANCE_COLD, "50000000"), (USDC, BINANCE_HOT, KRAKEN, "700000"))
+    block(35, (USDT, ZERO, USER, "1000000000"), (USDT, ZERO, BINANCE_HOT, "40000000"), (USDC, USER, ZERO, "5"))
+    block(30, (USDT, USER, BINANCE_PEG_CUSTODY, "9000000"), (USDT, BINANCE_PEG_CUSTODY, OTHER, "8000000"))
+    block(25, (USDT, BINANCE_HOT, USER, "300000.10"), (USDC, KRAKEN, OTHER, "0.33"))  # withdrawals
+    block(20, (USDT, USER, BINANCE_HOT, "0.01"), (USDT, USER, BINANCE_HOT, "0.01"))  # twins in one transaction
+    block(18, *[(USDT, USER, BINANCE_HOT, "0.004") for _ in range(5)])  # 2 cents, not 5 x nothing
+    block(15, *[(USDT, USER, KRAKEN, "1.07") for _ in range(1200)])  # one block fills more than a page
+    replaced = block(10, (USDT, USER, BINANCE_HOT, "2000000"), (USDT, KRAKEN, USER, "500000.05"))
+    before = scored_now()
+    # 1,000,000.25 + 250,000.50 + 80,000.10 + 0.02 + 0.02 + 1,284.00 + 2,000,000; 300,000.10 + 0.33 + 500,000.05
+    assert (before["inflow_usd"], before["outflow_usd"]) == (3_331_284.89, 800_000.48)
+    assert before["coverage"] == 1.0
+
+    block(10, (USDT, KRAKEN, USER, "500000.05"), number=replaced, salt="winner")  # the deposit is off the chain
+    after = scored_now()
+    assert after["time"] > before["time"]
+    assert (after["inflow_usd"], after["outflow_usd"]) == (1_331_284.89, 800_000.48)
+
+    with connect(follower.database_url) as conn:
+        label = WalletLabel(chain="ethereum", address=OTHER, entity="bybit", role="hot", source="proof-of-reserves")
+        assert wallet_lists.refresh(conn, [label], datetime.now(UTC)) is not None
+    again = rescore(follower.database_url, follower.settings, before["time"], after["time"])
+    assert again.pressures >= 2
+    revised = rows(
+        follower.database_url,
+        "SELECT inflow_usd, outflow_usd FROM stablecoin_pressure WHERE revision = 1 AND time = ANY(%s) ORDER BY time",
+        [before["time"], after["time"]],
+    )
+    first = [{name: score[name] for name in ("inflow_usd", "outflow_usd")} for score in (before, after)]
+    assert revised == first  # the list came later
+    with_list = scored_now()
+    # Kraken's 0.33 went to another exchange, as it turns out.
+    assert (with_list["inflow_usd"], with_list["outflow_usd"]) == (1_331_284.89, 800_000.15)
 
 
 def test_the_exchanges_own_files_become_a_new_list(database_url: str, settings: MakeSettings) -> None:
