@@ -148,7 +148,7 @@ def refresh_from_exchanges(settings: Settings, database_url: str, now: datetime)
     publishes malformed addresses is told in the log. LIQ_BINANCE_POR_URL and LIQ_BYBIT_POR_URL replace the addresses.
     """
     published: list[WalletLabel] = []
-    for file in _published_files(now):
+    for file in published_files(now):
         url = settings.sources.urls.get(file.source) or file.url
         http = HttpClient(file.source, url, request_seconds=PUBLISHED_SECONDS)
         try:
@@ -181,24 +181,27 @@ def keep_fresh(settings: Settings, database_url: str, stop: threading.Event) -> 
 
 
 @dataclass(frozen=True)
-class _PublishedFile:
+class PublishedFile:
+    """A file in which an exchange names its own wallets. read: (labels, malformed addresses) of the decoded answer."""
+
     source: str
     url: str
     request: Request
     read: Callable[[Any], tuple[list[WalletLabel], list[str]]]
 
 
-def _published_files(now: datetime) -> tuple[_PublishedFile, ...]:
+def published_files(now: datetime) -> tuple[PublishedFile, ...]:
+    """The files to ask for at that time."""
     # Bybit's file is of a month and appears in the course of the next one.
     month = now.replace(day=1) - timedelta(days=1)
     return (
-        _PublishedFile(
+        PublishedFile(
             "binance_por",
             "https://www.binance.com",
             Request("/bapi/apex/v1/public/apex/market/por/address"),
             binance_labels,
         ),
-        _PublishedFile(
+        PublishedFile(
             "bybit_por",
             "https://api2.bybit.com",
             Request(f"/common-static/por/bybit_por_{month:%Y%m}.csv", is_text=True),
