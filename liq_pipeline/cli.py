@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from liq_pipeline.commands import alerts, backfill, dead_letters, evaluate, health, model, replay, running, store
+from liq_pipeline.commands import alerts, backfill, dead_letters, evaluate, gaps, health, model, replay, running, store
 from liq_pipeline.commands.shared import err
 from liq_pipeline.errors import LiqError
 
@@ -40,6 +40,7 @@ app.command()(store.sql)
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(model.app, name="model")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(gaps.app, name="gaps")
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from dagster import Definitions, in_process_executor
 from liq_pipeline.defs import evaluation, lineage
 from liq_pipeline.defs.alerts import alert_delivery
 from liq_pipeline.defs.checks import checks_job, thorough_checks
+from liq_pipeline.defs.healing import gap_healing
 from liq_pipeline.defs.history import load_history, score_history
 from liq_pipeline.defs.ingest import live_ingest
 from liq_pipeline.defs.live import live_tick, tick_job
@@ -36,7 +37,7 @@ def build_definitions(*, resources: Mapping[str, Any] | None = None) -> Definiti
             *evaluation.ASSETS,
             *lineage.outside_specs(),
         ],
-        jobs=[tick_job, live_ingest, alert_delivery, checks_job, live_maintenance, *evaluation.JOBS],
+        jobs=[tick_job, live_ingest, alert_delivery, checks_job, live_maintenance, gap_healing, *evaluation.JOBS],
         schedules=SCHEDULES,
         sensors=SENSORS,
         # Runs that a person starts from the asset graph, too: a process per step would only cost.

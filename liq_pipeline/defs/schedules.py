@@ -12,6 +12,7 @@ from dagster import DefaultScheduleStatus, ScheduleDefinition
 
 from liq_pipeline.defs import evaluation
 from liq_pipeline.defs.checks import checks_job
+from liq_pipeline.defs.healing import heal_when_open
 from liq_pipeline.defs.maintenance import live_maintenance
 
 SCHEDULES: Final = [
@@ -30,5 +31,6 @@ SCHEDULES: Final = [
         description="Deletes what has had its time, a little at a time.",
         default_status=DefaultScheduleStatus.RUNNING,
     ),
+    heal_when_open,
     *evaluation.SCHEDULES,
 ]

@@ -195,13 +195,14 @@ def flow_sums(
 
     origins: None for those of current values.
     """
+    # Summed in millionths and rounded once: a thousand transfers of 0.4 cents are four dollars, not nothing.
     inflow, outflow = np.zeros(times_us.size, dtype=np.int64), np.zeros(times_us.size, dtype=np.int64)
     for list_version, part in _label_lists(conn, times_us):
         for sign, sums in _flows_under(
             conn, scope, times_us[part], window_minutes, list_version, origins or scope.current_origins, cut
         ):
             (inflow if sign == INFLOW else outflow)[part] += sums
-    return inflow, outflow
+    return _to_cents(inflow), _to_cents(outflow)
 
 
 def flow_sources_fresh(
@@ -302,8 +303,9 @@ def _rows(
     }
     for symbol, venue, event_us, known_us, is_archive, hours, numbers in fetch_arrays(conn, query, parameters):
         ages = np.where(is_archive == 1, max(limits[venue], archive_us), limits[venue])
-        # Archives have no rate being accrued: the settled one is in force until the next settlement, for a point too.
-        holds = (is_archive == 1) | (grace_us > 0)
+        # History has no rate being accrued: the settled one is in force until the next settlement, for a point too,
+        # whether an archive brought it or a poll before a hole.
+        holds = (is_archive == 1) | (grace_us > 0) | scope.is_history
         ages = ages + np.where(holds, np.rint(hours * _HOUR_US).astype(np.int64), 0)
         yield scope.symbols.index(symbol), scope.venues.index(venue), event_us, known_us, ages, numbers
 
@@ -415,7 +417,7 @@ def _flows_under(
     origins: Origins,
     cut: Cut | None,
 ) -> Iterator[tuple[int, Integers]]:
-    """(INFLOW or OUTFLOW, cents per point) under one label list; without one, the directions as first seen."""
+    """(INFLOW or OUTFLOW, millionths of a dollar per point) under one label list; without one, as first seen."""
     width_us = window_minutes * 60 * MICROSECONDS
     if list_version is None:
         groups: sql.Composable = sql.SQL("direction, NULL::text, false, false")
@@ -436,7 +438,7 @@ def _flows_under(
     query = sql.SQL(
         """
         SELECT {groups}, array_agg(event_time), array_agg(known_at),
-               array_agg(coalesce(orphaned_known_at, %(never)s)), array_agg(round(amount * 100)::bigint)
+               array_agg(coalesce(orphaned_known_at, %(never)s)), array_agg(round(amount * 1000000)::bigint)
         FROM stablecoin_flows AS t {joins} {cut}
         WHERE world = %(world)s AND event_time > %(first)s AND event_time <= %(last)s AND known_at <= %(last)s
           AND (is_canonical OR orphaned_known_at IS NOT NULL) {origins}
@@ -450,7 +452,7 @@ def _flows_under(
         "last": _time(int(times_us[-1])),
         **_cut_parameters(conn, cut, FLOW_TOPIC),
     }
-    for from_entity, to_entity, is_mint, is_burn, event_us, known_us, until_us, cents in fetch_arrays(
+    for from_entity, to_entity, is_mint, is_burn, event_us, known_us, until_us, millionths in fetch_arrays(
         conn, query, parameters
     ):
         if list_version is None:
@@ -459,7 +461,7 @@ def _flows_under(
             direction = direction_between(from_entity, to_entity, is_mint=is_mint, is_burn=is_burn)
         sign = user_flow(direction)
         if sign in (INFLOW, OUTFLOW):
-            yield sign, window_sums(event_us, known_us, cents, times_us, width_us, until_us)
+            yield sign, window_sums(event_us, known_us, millionths, times_us, width_us, until_us)
 
 
 _ORIGIN_FILTER: Final[dict[Origins, sql.SQL]] = {
@@ -467,6 +469,10 @@ _ORIGIN_FILTER: Final[dict[Origins, sql.SQL]] = {
     "live": sql.SQL("AND origin <> 'archive'"),
     "archive": sql.SQL("AND origin = 'archive'"),
 }
+
+
+def _to_cents(millionths: Integers) -> Integers:
+    return (millionths + 5_000) // 10_000
 
 
 def _cut_join(cut: Cut | None) -> sql.SQL:

@@ -20,7 +20,6 @@ from psycopg import sql
 
 from liq_pipeline.scoring import features
 from liq_pipeline.scoring.bars import (
-    CENTS_FIELDS,
     LEVEL_FIELDS,
     MICROSECONDS,
     STEP_SECONDS,
@@ -43,6 +42,7 @@ from liq_pipeline.scoring.references import (
     order_statistics,
 )
 from liq_pipeline.settings import PressureSettings, RiskSettings
+from liq_pipeline.store.archive_bars import BAR_COLUMNS, fill_from_archive, is_known
 from liq_pipeline.store.arrays import Column, copy_columns, fetch_arrays
 from liq_pipeline.store.inputs import (
     ARCHIVE_MAX_AGE_SECONDS,
@@ -64,7 +64,6 @@ BUILD_CHUNK: Final = 864
 ARCHIVE_REACH_SECONDS: Final = ARCHIVE_MAX_AGE_SECONDS + STEP_SECONDS + 24 * 3600
 """How long after its event an archive row may be the newest one known: a settled rate holds up to 24 h."""
 _EPOCH_DAY: Final = date(1970, 1, 1)
-_BAR_COLUMNS: Final = LEVEL_FIELDS + CENTS_FIELDS
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def ensure_market_lookback(
                 bars_kept += warmed_bars
                 warmed = warmed_bars > 0
     days = np.unique(times_seconds // DAY_SECONDS)
-    kept = _days_with_references(conn, scope.world, days)
+    kept = days_with_references(conn, scope.world, days)
     missing = np.array([day for day in days if warmed or int(day) not in kept], dtype=np.int64)
     if not missing.size:
         return Built(bars_kept)
@@ -122,7 +121,7 @@ def market_bars(
         sql.SQL("array_agg(coalesce({}, {}))").format(
             sql.Identifier(name), sql.SQL("'NaN'::float8") if name in LEVEL_FIELDS else sql.Literal(UNKNOWN_CENTS)
         )
-        for name in _BAR_COLUMNS
+        for name in BAR_COLUMNS
     )
     query = sql.SQL(
         """
@@ -144,7 +143,7 @@ def market_bars(
     for symbol, venue, bar_end, built_at, *values in fetch_arrays(conn, query, parameters):
         oldest_first = np.argsort(built_at, kind="stable")  # of two versions the newer one is written last
         place = bars.index_at(bar_end[oldest_first] // MICROSECONDS)
-        for name, column in zip(_BAR_COLUMNS, values, strict=True):
+        for name, column in zip(BAR_COLUMNS, values, strict=True):
             getattr(bars, name)[scope.symbols.index(symbol), scope.venues.index(venue), place] = column[oldest_first]
     return bars
 
@@ -190,7 +189,7 @@ def ensure_flow_lookback(
         ends = np.arange(first, last + STEP_SECONDS, STEP_SECONDS, dtype=np.int64)
         bars_kept = _keep_flow_bars(conn, scope, ends, times_seconds, pressure.window_minutes)
     days = np.unique(times_seconds // DAY_SECONDS)
-    kept = _days_with_references(conn, scope.world, days, symbol=ALL)
+    kept = days_with_references(conn, scope.world, days, symbol=ALL)
     missing = [int(day) for day in days if int(day) not in kept]
     rows: list[tuple[Any, ...]] = []
     for day in missing:
@@ -280,15 +279,15 @@ def _first_at_or_after(times_seconds: Integers, seconds: int) -> int:
 
 def _keep_bars(conn: psycopg.Connection[Any], bars: BarArrays, world: str, times_seconds: Integers) -> int:
     """Insert every bar of which anything is known; how many."""
-    columns = [getattr(bars, name) for name in _BAR_COLUMNS]
+    columns = [getattr(bars, name) for name in BAR_COLUMNS]
     known = np.zeros(columns[0].shape, dtype=bool)
-    for name, values in zip(_BAR_COLUMNS, columns, strict=True):
-        known |= _is_known(name, values)
+    for name, values in zip(BAR_COLUMNS, columns, strict=True):
+        known |= is_known(name, values)
     ends = bars.end_seconds
     built = times_seconds[np.minimum(np.searchsorted(times_seconds, ends), times_seconds.size - 1)]
     statement = sql.SQL(
         "COPY feature_bars (world, symbol, venue, bar_end, {}, built_at_time) FROM STDIN (FORMAT BINARY)"
-    ).format(sql.SQL(", ").join(map(sql.Identifier, _BAR_COLUMNS)))
+    ).format(sql.SQL(", ").join(map(sql.Identifier, BAR_COLUMNS)))
 
     def blocks() -> Iterator[tuple[int, list[Column]]]:
         for s, symbol in enumerate(bars.symbols):
@@ -297,9 +296,9 @@ def _keep_bars(conn: psycopg.Connection[Any], bars: BarArrays, world: str, times
                 if not rows.size:
                     continue
                 cells = []
-                for name, values in zip(_BAR_COLUMNS, columns, strict=True):
+                for name, values in zip(BAR_COLUMNS, columns, strict=True):
                     series = values[s, v, rows]
-                    cells.append(Column(values=series, known=_is_known(name, series)))
+                    cells.append(Column(values=series, known=is_known(name, series)))
                 head = [Column(text=world), Column(text=symbol), Column(text=venue)]
                 end, at = ends[rows] * MICROSECONDS, built[rows] * MICROSECONDS
                 yield rows.size, [*head, Column(values=end, is_time=True), *cells, Column(values=at, is_time=True)]
@@ -307,27 +306,14 @@ def _keep_bars(conn: psycopg.Connection[Any], bars: BarArrays, world: str, times
     return copy_columns(conn, statement, blocks())
 
 
-def _is_known(name: str, values: np.ndarray[Any, Any]) -> Booleans:
-    return np.asarray(~np.isnan(values) if name in LEVEL_FIELDS else values != UNKNOWN_CENTS, dtype=bool)
-
-
 def _warm_from_archive(
     conn: psycopg.Connection[Any], scope: Scope, first: int, last: int, built_at_seconds: int
 ) -> int:
     """Add versions of bars in [first, last] whose unknown cells the archive now knows; known cells never change."""
-    kept = market_bars(conn, scope, first, last, built_at_seconds)
-    archive = build_bars(conn, scope, first, kept.count, origins="archive")
-    versions = empty_bars(scope.symbols, scope.venues, first, STEP_SECONDS, kept.count)
-    grown = np.zeros(kept.price_usd.shape, dtype=bool)
-    gains = {}
-    for name in _BAR_COLUMNS:
-        mine, theirs = getattr(kept, name), getattr(archive, name)
-        gain = _is_known(name, theirs) & ~_is_known(name, mine)
-        gains[name] = gain
-        grown |= gain
-    for name in _BAR_COLUMNS:
-        merged = np.where(gains[name], getattr(archive, name), getattr(kept, name))
-        getattr(versions, name)[grown] = merged[grown]
+    filled, grown = fill_from_archive(conn, scope, market_bars(conn, scope, first, last, built_at_seconds))
+    versions = empty_bars(scope.symbols, scope.venues, first, STEP_SECONDS, filled.count)
+    for name in BAR_COLUMNS:
+        getattr(versions, name)[grown] = getattr(filled, name)[grown]
     return _keep_bars(conn, versions, scope.world, np.array([built_at_seconds], dtype=np.int64))
 
 
@@ -356,9 +342,10 @@ def _archive_span_since(
     return max(first, _floor_bar(oldest)), min(last, _floor_bar(newest + ARCHIVE_REACH_SECONDS))
 
 
-def _days_with_references(
+def days_with_references(
     conn: psycopg.Connection[Any], world: str, days: Integers, symbol: str | None = None
 ) -> set[int]:
+    """Those of the days (whole days since 1970) for which references are kept; symbol ALL: the flows'."""
     owner = sql.SQL("symbol <> {}" if symbol is None else "symbol = {}").format(sql.Literal(ALL))
     rows = conn.execute(
         sql.SQL(

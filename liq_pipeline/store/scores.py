@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal, LiteralString
 
 import msgspec
 import psycopg
+from psycopg import sql
 
-from liq_pipeline.scoring.results import PointResult, PressureResult
+from liq_pipeline.scoring.results import PointResult, PressureResult, RiskResult
 from liq_pipeline.store.inputs import Cut
 
 Stream = Literal["market", "flows"]
@@ -192,6 +193,31 @@ def newest_scores(
         [world, first, last],
     ).fetchall()
     return {(symbol, time): score for symbol, time, score in rows}
+
+
+_FIGURES: Final[LiteralString] = (
+    "score, score_high, side, funding_points, open_interest_points, long_short_points, liquidation_points,"
+    " long_squeeze, short_squeeze, coverage"
+)
+
+
+def figures_of(risk: RiskResult) -> tuple[Any, ...]:
+    """What two scores of one point must agree in to be the same: all but their inputs."""
+    return (
+        risk.score, risk.score_high, risk.side, risk.funding_points, risk.open_interest_points, risk.long_short_points,
+        risk.liquidation_points, risk.long_squeeze, risk.short_squeeze, risk.coverage,
+    )  # fmt: skip
+
+
+def newest_risks(
+    conn: Connection, world: str, first: datetime, last: datetime
+) -> dict[tuple[str, datetime], tuple[Any, ...]]:
+    """(symbol, time) -> the figures in force, in the order of figures_of()."""
+    query = sql.SQL(
+        "SELECT symbol, time, {} FROM liquidation_risk_current WHERE world = %s AND time BETWEEN %s AND %s"
+    ).format(sql.SQL(_FIGURES))
+    rows = conn.execute(query, [world, first, last]).fetchall()
+    return {(symbol, time): tuple(figures) for symbol, time, *figures in rows}
 
 
 def _json(value: Mapping[str, Any]) -> str:
