@@ -5,19 +5,27 @@ Records go through a real broker into a real database, ticks score them, and a l
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from liq_pipeline.bus.producer import RecordProducer
+from liq_pipeline.defs.healing import gap_healing
+from liq_pipeline.defs.resources import Services
 from liq_pipeline.domain.records import FundingRate, Heartbeat, LongShortRatio, OpenInterest, Price, Record
 from liq_pipeline.pipeline import healing
 from liq_pipeline.pipeline.healing import HealResult, heal
 from liq_pipeline.pipeline.rescore_holes import SCORED_AS_HISTORY
 from liq_pipeline.pipeline.tick import TickContext, run_tick
+from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.settings import RiskSettings, Settings, SourceSettings
 from liq_pipeline.sources.catchup import catch_up
 from liq_pipeline.sources.registry import real_world
@@ -97,6 +105,23 @@ class Installation:
 
     def rows(self, query: str, *parameters: Any) -> list[dict[str, Any]]:
         return rows(self.database_url, query, *parameters)
+
+    def liq_gaps(self, home: Path, *arguments: str) -> list[dict[str, Any]]:
+        """The lines of a `liq gaps` command."""
+        done = subprocess.run(
+            [sys.executable, "-m", "liq_pipeline.cli", "gaps", *arguments],
+            env={
+                "PATH": os.environ["PATH"],
+                "LIQ_HOME": str(home),
+                "LIQ_DATABASE_URL": self.database_url,
+                "LIQ_KAFKA_BOOTSTRAP_SERVERS": self.kafka,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     def scores(self, revision: int) -> list[dict[str, Any]]:
         return self.rows(
@@ -332,6 +357,21 @@ def test_a_healing_that_dies_before_the_scores_is_finished_by_the_next(
 
 def _dies(*_: Any, **__: Any) -> None:
     raise SystemExit(9)
+
+
+def test_dagsters_job_and_the_commands_say_what_was_done(interrupted: Installation, tmp_path: Path) -> None:
+    with connect(interrupted.database_url) as conn:
+        assert healing.is_due(interrupted.settings, conn, NOW)
+    assert {gap["state"] for gap in interrupted.liq_gaps(tmp_path, "list", "--json")} == {"open"}
+    endpoints = Endpoints(interrupted.database_url, interrupted.kafka, mode="live")
+    done = gap_healing.execute_in_process(resources={"services": Services(interrupted.settings, endpoints)})
+    assert done.success
+    with connect(interrupted.database_url) as conn:
+        assert not healing.is_due(interrupted.settings, conn, datetime.now(UTC))
+    assert interrupted.liq_gaps(tmp_path, "list", "--json") == []
+    listed = interrupted.liq_gaps(tmp_path, "list", "--all", "--json")
+    assert {gap["state"] for gap in listed} == {"healed", "permanent"}
+    assert {gap["permanent_reason"] for gap in listed if gap["state"] == "permanent"} >= {healing.NOT_SERVED}
 
 
 def test_a_played_world_has_no_venue_to_ask(database_url: str, kafka_server: str, settings: MakeSettings) -> None:
