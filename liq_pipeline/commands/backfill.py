@@ -51,7 +51,7 @@ def backfill(
         TextColumn("{task.fields[rows]} rows"),
         TimeRemainingColumn(),
     )
-    with open_source(source, settings, endpoints.database_url) as opened, Bar(*columns, console=err) as bar:
+    with open_source(source, settings, endpoints.database_url, symbols) as opened, Bar(*columns, console=err) as bar:
         task = bar.add_task(source, total=None, rows=0)
 
         def show(progress: work.Progress) -> None:

@@ -74,17 +74,18 @@ def load_history(
 
     start, end = context.partition_time_window
     settings, endpoints = services.settings, services.endpoints
+    symbols = tuple(config.symbols) or settings.symbols
     _be_polite()
     with (
         in_one_sentence("Loading history"),
-        open_source(config.source, settings, endpoints.database_url) as source,
+        open_source(config.source, settings, endpoints.database_url, symbols) as source,
     ):
         result = backfill(
             endpoints.database_url,
             endpoints.kafka_bootstrap_servers,
             settings,
             source,
-            tuple(config.symbols) or settings.symbols,
+            symbols,
             start,
             end,
             progress=say,

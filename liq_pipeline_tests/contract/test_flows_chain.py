@@ -446,7 +446,7 @@ def test_past_hours_are_loaded_by_block_range_once_and_say_how_far_they_were_rea
         follower.chain.add(*transfers)
 
     def load() -> BackfillResult:
-        with open_source(follower.settings_source, follower.settings, follower.database_url) as source:
+        with open_source(follower.settings_source, follower.settings, follower.database_url, ()) as source:
             return backfill(
                 follower.database_url, follower.kafka, follower.settings, source, ("BTC",),
                 START + timedelta(minutes=20), START + timedelta(minutes=80), wall_now=lambda: START + 9 * HOUR,

@@ -53,7 +53,7 @@ class Bench:
         self.settings, self.server = settings, server
 
     def run(self, days: int = 1, symbols: tuple[str, ...] = ("BTC",), first: int = 0, **options: Any) -> BackfillResult:
-        with open_source(options.pop("source", binance.NAME), self.settings, self.database_url) as source:
+        with open_source(options.pop("source", binance.NAME), self.settings, self.database_url, symbols) as source:
             return backfill(
                 self.database_url, self.kafka, self.settings, source, symbols,
                 START + first * ONE_DAY, START + (first + days) * ONE_DAY, wall_now=lambda: NOW, **options,
@@ -202,7 +202,7 @@ def test_a_day_the_archive_has_lost_is_a_gap_said_once(bench: Bench) -> None:
 
 
 def test_days_not_published_yet_are_no_problem(bench: Bench) -> None:
-    with open_source(binance.NAME, bench.settings, bench.database_url) as source:
+    with open_source(binance.NAME, bench.settings, bench.database_url, ("BTC",)) as source:
         result = backfill(
             bench.database_url, bench.kafka, bench.settings, source, ("BTC",), START + 2 * ONE_DAY,
             START + 4 * ONE_DAY, wall_now=lambda: START + 4 * ONE_DAY,

@@ -6,7 +6,7 @@ Belongs here: the list. Does not: any source.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from liq_pipeline.errors import LiqError
@@ -29,8 +29,13 @@ def names() -> tuple[str, ...]:
 
 
 @contextmanager
-def open_source(name: str, settings: Settings, database_url: str) -> Iterator[HistorySource]:
-    """The source of that name, ready to read. Raises LiqError if there is none or its key is missing."""
+def open_source(
+    name: str, settings: Settings, database_url: str, symbols: Sequence[str] = ()
+) -> Iterator[HistorySource]:
+    """The source of that name, ready to read these coins (none: LIQ_SYMBOLS).
+
+    Raises LiqError if there is no such source or its key is missing.
+    """
     if name == binance.NAME:
         budgets, lock = Budgets(database_url, {binance.REQUESTS.scope: binance.REQUESTS}), threading.Lock()
 
@@ -58,7 +63,7 @@ def open_source(name: str, settings: Settings, database_url: str) -> Iterator[Hi
     source = registry.SOURCES.get(name)
     if source is None or not source.histories:
         raise LiqError(f"there is no history from {name!r}; there is from {', '.join(names())}")
-    venue = VenueHistory(source, settings, database_url)
+    venue = VenueHistory(source, symbols or settings.symbols, settings, database_url)
     try:
         yield venue
     finally:

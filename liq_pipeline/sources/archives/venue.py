@@ -1,7 +1,7 @@
 """History that a venue serves by REST, page by page, for a stated range.
 
-Belongs here: the pages of a range and reading one. Does not: the venues' endpoints (live/), or finding what an
-installation lacks of the last weeks (catchup.py).
+Belongs here: the pages of a range. Does not: reading one (history_pages.py), the venues' endpoints (live/), or finding
+what an installation lacks of the last weeks (catchup.py).
 
 Pages lie on a grid of their own length, so that every range is made of the same pages and none is asked for twice. A
 page that reaches into the present is read again next time.
@@ -10,27 +10,22 @@ page that reaches into the present is read again next time.
 from __future__ import annotations
 
 import hashlib
-import logging
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from liq_pipeline.settings import Settings
-from liq_pipeline.sources import registry
-from liq_pipeline.sources.archives.pieces import Absent, Content, Known, Piece
-from liq_pipeline.sources.http import Answer, BadAnswerError, Request, ThrottledError, TransientError
-from liq_pipeline.sources.limits import Budgets
-from liq_pipeline.sources.listing import instruments_of
-from liq_pipeline.sources.live.base import UNREADABLE, History, Instrument, Reading, Source
+import msgspec
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-log = logging.getLogger(__name__)
+from liq_pipeline.domain.records import Record
+from liq_pipeline.settings import Settings
+from liq_pipeline.sources.archives.pieces import Absent, Content, Known, Piece
+from liq_pipeline.sources.history_pages import HistoryReader
+from liq_pipeline.sources.http import TransientError
+from liq_pipeline.sources.live.base import History, Instrument, Source
 
 ATTEMPTS: Final = 5
-ADMIT_SECONDS: Final = 3600.0
-"""A backfill waits for its share of a budget rather than give up: nobody waits for it."""
-THROTTLED_SECONDS: Final = 60.0
+LONGEST_WAIT_SECONDS: Final = 60.0
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -39,31 +34,23 @@ class VenueHistory:
 
     concurrency = 1
 
-    def __init__(self, source: Source, settings: Settings, database_url: str) -> None:
+    def __init__(self, source: Source, symbols: Sequence[str], settings: Settings, database_url: str) -> None:
         self.name = source.name
-        self._source = source
-        self._settings = settings
-        self._database_url = database_url
-        self._http = registry.client(source, settings)
-        self._budgets = Budgets(
-            database_url, source.limits_in_force(settings), share=settings.sources.history_budget_share
-        )
-        self._lock = threading.Lock()
+        self._histories = source.histories
+        wanted = settings.model_copy(update={"symbols": tuple(symbols)})
+        self._reader = HistoryReader(source, wanted, database_url)
         self._instruments: dict[str, Instrument] = {}
 
     def close(self) -> None:
         """Close the connections."""
-        self._budgets.close()
-        self._http.close()
+        self._reader.close()
 
     def pieces(self, symbols: Sequence[str], start: datetime, end: datetime) -> Iterator[Piece]:
         """The pages of every series the venue has, oldest first. Raises SourceError, BudgetError."""
-        wanted = self._settings.model_copy(update={"symbols": tuple(symbols)})
-        found = instruments_of(self._source, self._http, self._budgets, self._database_url, wanted)
-        self._instruments = {instrument.symbol: instrument for instrument in found}
+        self._instruments = {instrument.symbol: instrument for instrument in self._reader.instruments()}
         pages = [
             Piece(self.name, history.name, symbol, first, first + length, self._path(history, symbol, first, length))
-            for history in self._source.histories
+            for history in self._histories
             for symbol in symbols
             for length in [_page_length(history)]
             for first in _grid(start, end, length)
@@ -72,66 +59,37 @@ class VenueHistory:
 
     def read(self, piece: Piece, known: Known, now: datetime) -> Content | Absent | None:
         """One page; None if it was loaded before (a venue's history is not corrected)."""
-        history = next(history for history in self._source.histories if history.name == piece.series)
+        history = next(history for history in self._histories if history.name == piece.series)
         instrument = self._instruments.get(piece.symbol)
         if instrument is None or piece.last <= now - history.reaches_back:
             return Absent(is_expected=False)
         if known(piece.path) is not None:
             return None
         first = max(piece.first, _ceil(now - history.reaches_back, history.step))
-        last = min(piece.last, now)
-        # Both ends belong to the page: a row at its end is true of the last step before it.
-        answer = self._ask(history.request(instrument, first, last + timedelta(milliseconds=1)))
-        reading = Reading(
-            self.name,
-            sent_at=answer.sent_at,
-            received_at=answer.received_at,
-            instruments={instrument.native: instrument},
-            instrument=instrument,
-            origin="archive",
-            declared_delay=history.declared_delay,
+        retrying = Retrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT_SECONDS),
+            reraise=True,
         )
-        try:
-            history.parse(answer.payload, reading)
-        except UNREADABLE as error:
-            raise BadAnswerError(self.name, f"its {history.name} history cannot be read ({error})") from error
+        records = retrying(self._reader.page, history, instrument, first, min(piece.last, now))
         is_final = piece.last + history.declared_delay + 2 * history.step <= now
-        if not reading.records and is_final:
+        if not records and is_final:
             return Absent(is_expected=False)
-        return Content(
-            path=piece.path,
-            checksum=hashlib.sha256(answer.body).hexdigest(),
-            fetched_at=answer.received_at,
-            records=reading.records,
-            problems=reading.problems,
-            is_final=is_final,
-        )
+        return Content(piece.path, _digest(records), now, records, is_final=is_final)
 
     def _path(self, history: History, symbol: str, first: datetime, length: timedelta) -> str:
         instrument = self._instruments.get(symbol)
         native = instrument.native if instrument is not None else symbol
         return f"/{history.name}/{native}/{first:%Y-%m-%dT%H%MZ}+{int(length.total_seconds() // 60)}min"
 
-    def _ask(self, request: Request) -> Answer:
-        """Ask, within the budget, again after a throttling or a passing failure. Raises SourceError, BudgetError."""
-        with self._lock:
-            for attempt in range(1, ATTEMPTS + 1):
-                self._budgets.acquire(request.costs, timeout_seconds=ADMIT_SECONDS)
-                try:
-                    return self._http.ask(request, attempts=1)
-                except ThrottledError as error:
-                    # The block is shared: the live polls hold back too, as the venue demands.
-                    self._budgets.block(
-                        list(request.costs), error.retry_after_seconds or THROTTLED_SECONDS, error.reason
-                    )
-                    if attempt == ATTEMPTS:
-                        raise
-                except TransientError as error:
-                    if attempt == ATTEMPTS:
-                        raise
-                    log.info("%s; asking again", error)
-                    time.sleep(error.retry_after_seconds or 2.0 ** (attempt - 1))
-        raise AssertionError("the loop returns or raises")
+
+def _digest(records: Sequence[Record]) -> str:
+    """Of what a page said; the answer itself carries the time of asking."""
+    said = hashlib.sha256()
+    for record in records:
+        said.update(msgspec.json.encode(msgspec.structs.replace(record, received_at=record.event_time)))
+    return said.hexdigest()
 
 
 def _page_length(history: History) -> timedelta:
