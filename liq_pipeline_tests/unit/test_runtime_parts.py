@@ -16,7 +16,12 @@ from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.runtime.home import SUPERVISED_HOME, Home
 from liq_pipeline.runtime.supervisor import PLAYER_RANK, POSTGRES_RANK, Part
 
-ENDPOINTS = Endpoints("postgresql://liq:secret@127.0.0.1:1/liq", "127.0.0.1:2", "http://127.0.0.1:3", "simulated")
+ENDPOINTS = Endpoints(
+    database_url="postgresql://liq:secret@127.0.0.1:1/liq",
+    kafka_bootstrap_servers="127.0.0.1:2",
+    dagster_url="http://127.0.0.1:3",
+    mode="simulated",
+)
 
 
 @pytest.fixture
