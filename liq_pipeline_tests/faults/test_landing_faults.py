@@ -248,7 +248,7 @@ def test_offsets_deleted_before_they_were_landed_are_a_gap(
         assert (gap.source, gap.from_offset, gap.to_offset) == (f"kafka:prices[{partition}]", 10, 25)
         assert "deleted offsets 10 to 24" in gap.cause
         assert gap.world == "real"
-        gaps.mark_permanent(conn, gap.gap_id)
+        gaps.mark_permanent(conn, gap.gap_id, "the test says so")
         assert gaps.unhealed(conn) == []
     assert land(database_url, kafka_server, topic_prefix).gaps == 0
 

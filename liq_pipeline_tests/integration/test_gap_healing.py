@@ -60,8 +60,8 @@ class Installation:
     def start(self) -> None:
         with connect(self.database_url) as conn:
             worlds.register(conn, real_world(self.settings), activate=True)
-        # Four days of past, so that percentiles stand when the first live row comes.
-        done = catch_up(self.settings, self.database_url, self.kafka, START, look_back=timedelta(hours=98))
+        # Two days of past, so that percentiles stand when the first live row comes.
+        done = catch_up(self.settings, self.database_url, self.kafka, START, look_back=timedelta(hours=52))
         assert done.failures == {}
         self.land()
 
@@ -174,7 +174,7 @@ def installation(
             symbols=("BTC",),
             venues=VENUES,
             kafka_topic_prefix=topic_prefix,
-            risk=RiskSettings(lookback_hours=72, min_lookback_hours=24),
+            risk=RiskSettings(lookback_hours=24, min_lookback_hours=6),
             sources=SourceSettings(urls=server.urls() | {"coingecko": server.url("nobody")}, request_seconds=5),
         )
         yield Installation(database_url, kafka_server, chosen, HistoryServer(server, NOW))
