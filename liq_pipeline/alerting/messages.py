@@ -151,6 +151,11 @@ def _why_lines(receipt: dict[str, Any]) -> list[str]:
     probability = receipt["probability"]
     if probability is not None:
         lines.append(f"Cascade within 4 h: {100 * probability['cascade_4h']:.1f} % (model {probability['model_id']}).")
+        market, limit = probability.get("market_4h"), probability.get("market_threshold_4h")
+        if market is not None and limit is not None:
+            lines.append(
+                f"Market within 4 h: {100 * market:.2f} % on average; early warnings begin above {100 * limit:.2f} %."
+            )
     possible = receipt["severity_possible"]
     if possible not in (None, receipt["severity"]) and receipt["data"]["coverage"] < 1:
         lines.append(f"If the silent sources stood at their worst: {possible}.")

@@ -154,6 +154,8 @@ def _probability(signal: SignalResult | None) -> dict[str, Any] | None:
         "cascade_4h": signal.cascade_probability_4h,
         "cascade_24h": signal.cascade_probability_24h,
         "is_past_threshold": signal.early_warning,
+        "market_4h": signal.market_probability_4h,
+        "market_threshold_4h": signal.market_threshold_4h,
         "model_id": signal.model_id,
         "baseline_volatility_percentile": signal.baseline_volatility_percentile,
     }

@@ -45,8 +45,9 @@ FEATURE_GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "volatility_24h_over_week",
     ),
     "drawdown": ("drawdown_week",),
-    "leaders (BTC, ETH)": ("leaders_return_1h",),
-    "hour of the week": ("hour_sin", "hour_cos", "half_day_sin", "half_day_cos", "weekend"),
+    "leaders (BTC, ETH)": ("leaders_return_1h", "leaders_cascade_4h"),
+    "cascades under way": ("cascade_1h_within_a_day", "leaders_cascade_4h"),
+    "hour of the week": ("hour_sin", "hour_cos", "us_morning", "weekend"),
     "open interest": OPEN_INTEREST_FEATURES,
 }
 
@@ -169,9 +170,7 @@ def _one_venue_out(
         score = score_risk(without, expected, settings)
         result[f"without {venue}"] = {
             "liquidation_risk": within(score.score, target, judged),
-            "cascade_probability_4h": within(
-                model.from_features(feature_arrays(without)).by_hours[HOURS], target, judged
-            ),
+            "cascade_probability_4h": within(model.by_hours(feature_arrays(without))[0][HOURS], target, judged),
             "risk_known_share": float(np.isfinite(score.score[judged.inside]).mean()),
         }
     return result
@@ -223,7 +222,7 @@ def _after_installation(
         today = slice(start, start + rows)
         tried[:, today] = True
         young["liquidation_risk"][:, today] = score_risk(part, expected, settings).score[:, -rows:]
-        young["cascade_probability_4h"][:, today] = model.from_features(feature_arrays(part)).by_hours[HOURS][:, -rows:]
+        young["cascade_probability_4h"][:, today] = model.by_hours(feature_arrays(part))[0][HOURS][:, -rows:]
     old = {"liquidation_risk": risk.score, "cascade_probability_4h": probability}
     return {
         "days_tried": int(chosen.size),

@@ -1,7 +1,8 @@
 """Desk figures: pages as people would have had them, held against the cascades that happened.
 
-Belongs here: running the alert machine over scores, judging its pages, thresholds for a false-alarm budget. Does not:
-the machine (alerting/machine.py), labels (labels.py), row-wise figures (metrics.py).
+Belongs here: running the alert machine over scores, judging its pages, the rank for a false-alarm budget. Does not:
+the machine (alerting/machine.py), the rule that warns (scoring/early_warning.py), labels (labels.py), row-wise figures
+(metrics.py).
 
 A page is what a person takes as one thing (alerting/machine.py): a symbol's alert, or a market group with its symbols.
 It reaches people DELIVERY_SECONDS after its point. While it is open it claims: a cascade begins within the horizon.
@@ -11,7 +12,7 @@ It reaches people DELIVERY_SECONDS after its point. While it is open it claims: 
 An event is paged if, 30 min before its onset, a page had been told and was open or resolved less than the horizon ago,
 for its symbol (`by_symbol`) or for any (`by_market`: a desk that is told "market" looks at everything). A page that
 stands for days would earn events by standing, so two more figures stand beside: `fresh`, counting only pages told
-within the horizon before the onset, and the share of time under such a claim, which is what chance would earn.
+within the horizon before the onset, and what chance would earn: the same pages moved by whole days (`by_chance`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from liq_pipeline.alerting.policy import WARNING, AlertPolicy, Rule
 from liq_pipeline.domain.worlds import Manifest, World
 from liq_pipeline.evaluation.labels import CascadeEvent
 from liq_pipeline.evaluation.metrics import share_interval
+from liq_pipeline.scoring.early_warning import WarningRule, is_past, market_mean, reference_days, warning_reference
 from liq_pipeline.scoring.results import PointResult, SignalResult
 from liq_pipeline.settings import Settings
 
@@ -43,7 +45,10 @@ FALSE_PAGES_PER_WEEK: Final = 2.0
 DESK_HORIZON_HOURS: Final = 4
 WEEK_SECONDS: Final = 7 * 86_400
 FEW_EVENTS: Final = 20
-LADDER_STEPS: Final = 40
+RANK_LADDER: Final = tuple(round(0.80 + 0.005 * step, 3) for step in range(40))
+"""Ranks tried for a budget: from the highest fifth of a month's hours to the highest half per cent."""
+CHANCE_SHIFTS: Final = 60
+"""How many moves by whole days stand for chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +77,25 @@ def desk_policy(step_seconds: int, rule: Rule, symbols: tuple[str, ...], setting
     return replace(policy, rules=chosen)
 
 
-def early_warning_pages(
-    time: Integers,
-    symbols: Sequence[str],
-    probability_4h: Floats,
-    threshold: float,
-    policy: AlertPolicy,
-) -> list[Page]:
-    """Pages of the early-warning rule; probability_4h: (symbols, times), NaN = cannot be judged.
+def market_warnings(time: Integers, score: Floats, rule: WarningRule) -> Floats:
+    """1 where the rule warns of a symbol, 0 where not, NaN where its score is unknown; (symbols, times).
 
-    The machine runs at every point where a symbol is past the threshold or an alert is open; all other points leave an
-    empty book empty, so they are passed over.
+    The rule is the early warning's own (scoring/early_warning.py), so that any score can be held against it.
+    """
+    market = market_mean(score)
+    threshold = rule.thresholds(time, warning_reference(time, market, reference_days(time)))
+    return np.where(np.isfinite(score), is_past(market, threshold).astype(np.float64), np.nan)
+
+
+def early_warning_pages(time: Integers, symbols: Sequence[str], warnings: Floats, policy: AlertPolicy) -> list[Page]:
+    """Pages of the early-warning rule; warnings: market_warnings, or any 1, 0 and NaN (cannot be judged).
+
+    The machine runs at every point where a symbol warns or an alert is open; all other points leave an empty book
+    empty, so they are passed over, and so are points at which all that is open goes on to warn.
     """
     with np.errstate(invalid="ignore"):
-        warns = probability_4h >= threshold
-    known = np.isfinite(probability_4h)
+        warns = warnings > 0.0
+    known = np.isfinite(warnings)
     hot = np.flatnonzero(warns.any(axis=0))
     row = {symbol: index for index, symbol in enumerate(symbols)}
     readings = {symbol: {reading: _signal(symbol, reading) for reading in (True, False, None)} for symbol in symbols}
@@ -107,9 +116,13 @@ def early_warning_pages(
             at_symbol = (row[symbol], position)
             signals[symbol] = readings[symbol][bool(warns[at_symbol]) if known[at_symbol] else None]
         outcome = step(book, PointResult(at, {}, signals, None), policy, "evaluation")
+        is_steady = bool(outcome.book.open) and not (outcome.changes or outcome.messages or outcome.book.cooling)
         book = outcome.book
         pages.hear(outcome.messages, int(time[position]))
         position += 1
+        if is_steady and warns[[row[symbol] for symbol in watched], position - 1].all():
+            while position < total and np.array_equal(warns[:, position], warns[:, position - 1]):
+                position += 1
     return pages.found(int(time[-1]))
 
 
@@ -225,6 +238,7 @@ def desk_figures(
             }
             for name, chosen in grades.items()
         },
+        "by_chance": _by_chance(inside, grades, from_seconds, to_seconds),
         "lead_minutes_over_all_events": {
             f"p{q}": float(np.percentile(leads, q)) / 60.0 if leads else None for q in (10, 25, 50, 75, 90)
         },
@@ -242,7 +256,52 @@ def _share(
     return {"share": interval.value, "low": interval.low, "high": interval.high}
 
 
-def threshold_for_budget(
+def _by_chance(
+    pages: Sequence[Page], grades: Mapping[str, Sequence[CascadeEvent]], from_seconds: int, to_seconds: int
+) -> dict[str, Any]:
+    """What pages of the same number, lengths and hours of the day earn that know nothing.
+
+    The pages are moved round the span by 1, 2, .. whole days (CHANCE_SHIFTS of them, evenly spread): means over the
+    moves of false pages a week and of the shares paged, and the share of moves that page at least as many events.
+    """
+    days = (to_seconds - from_seconds) // 86_400
+    moves = np.unique(np.linspace(1, days - 1, min(CHANCE_SHIFTS, max(days - 1, 0))).astype(np.int64))
+    if not pages or not moves.size:
+        return {}
+    shares: dict[str, list[float]] = {name: [] for name in grades}
+    false, span = [], int(days) * 86_400
+    for move in moves.tolist():
+        moved = [_moved(page, move * 86_400, from_seconds, span) for page in pages]
+        false.append(sum(judge(page, grades["all"]) == "false" for page in moved))
+        for name, chosen in grades.items():
+            leads = [lead_seconds(event, moved, by_market=True) for event in chosen]
+            shares[name].append(float(np.mean([x is not None and x >= LEAD_SECONDS for x in leads])) if leads else 0.0)
+    real = {
+        name: sum((lead_seconds(e, pages, by_market=True) or 0) >= LEAD_SECONDS for e in chosen) / max(len(chosen), 1)
+        for name, chosen in grades.items()
+    }
+    weeks = (to_seconds - from_seconds) / WEEK_SECONDS
+    return {
+        "moves": int(moves.size),
+        "false_per_week": float(np.mean(false)) / weeks,
+        **{
+            name: {
+                "share": float(np.mean(shares[name])),
+                "moves_at_least_as_good": float(np.mean(np.asarray(shares[name]) >= real[name] - 1e-12)),
+            }
+            for name in grades
+        },
+    }
+
+
+def _moved(page: Page, seconds: int, start: int, span: int) -> Page:
+    """The page that much later, coming round at the end of the span."""
+    offset = start + (page.told - start + seconds) % span - page.told
+    symbols = {symbol: since + offset for symbol, since in page.symbols.items()}
+    return Page(page.page_id, page.told + offset, page.ended + offset, symbols, page.level)
+
+
+def rank_for_budget(
     time: Integers,
     symbols: Sequence[str],
     score: Floats,
@@ -250,44 +309,35 @@ def threshold_for_budget(
     policy: AlertPolicy,
     budget: float = FALSE_PAGES_PER_WEEK,
     weeks: float | None = None,
-) -> float:
-    """The lowest threshold (of a ladder of high quantiles) whose false market-level pages stay within the budget.
+) -> WarningRule:
+    """The rule of the lowest rank (RANK_LADDER) from which on false market-level pages stay within the budget.
 
-    The ladder is climbed with sketched pages, and the machine itself has the last word.
+    Its threshold until a month is known is the same share of all the values given. Ranks are tried with sketched
+    pages. NaN in both if no score is known.
     """
-    known = score[np.isfinite(score)]
+    known = market_mean(score)
+    known = known[np.isfinite(known)]
     if known.size == 0:
-        return float("nan")
-    ladder = np.unique(np.quantile(known, 1.0 - np.geomspace(0.15, 2e-4, LADDER_STEPS)))
+        return WarningRule(float("nan"), float("nan"))
     weeks = (int(time[-1]) - int(time[0])) / WEEK_SECONDS if weeks is None else weeks
-
-    def is_within(pages: Sequence[Page]) -> bool:
-        return sum(judge(page, events) == "false" for page in pages) / weeks <= budget
-
-    low, high = 0, ladder.size - 1
-    while low < high:  # false pages fall with the threshold, up to grouping
-        middle = (low + high) // 2
-        if is_within(sketched_pages(time, symbols, score, float(ladder[middle]), policy)):
-            high = middle
-        else:
-            low = middle + 1
-    while low < ladder.size - 1 and not is_within(
-        early_warning_pages(time, symbols, score, float(ladder[low]), policy)
-    ):
-        low += 1
-    return float(ladder[low])
+    chosen = None
+    for rank in reversed(RANK_LADDER):
+        rule = WarningRule(rank, float(np.quantile(known, rank)))
+        pages = sketched_pages(time, symbols, market_warnings(time, score, rule), policy)
+        if sum(judge(page, events) == "false" for page in pages) / weeks > budget:
+            break
+        chosen = rule
+    return chosen or WarningRule(RANK_LADDER[-1], float(np.quantile(known, RANK_LADDER[-1])))
 
 
-def sketched_pages(
-    time: Integers, symbols: Sequence[str], score: Floats, threshold: float, policy: AlertPolicy
-) -> list[Page]:
+def sketched_pages(time: Integers, symbols: Sequence[str], warnings: Floats, policy: AlertPolicy) -> list[Page]:
     """Nearly the machine's pages, fast: alerts end after the hold and join a group; no cool-down, no easing."""
     hold = int(policy.rules[0].hold.total_seconds())
     window = int(policy.group_window.total_seconds())
     spans = []
     for index, symbol in enumerate(symbols):
         with np.errstate(invalid="ignore"):
-            hot = time[score[index] >= threshold]
+            hot = time[warnings[index] > 0.0]
         if hot.size == 0:
             continue
         breaks = np.flatnonzero(np.diff(hot) > hold)

@@ -66,7 +66,7 @@ def market_episodes(events: list[CascadeEvent]) -> int:
 def model_facts(model: CascadeModel, data: Panel, span: Booleans) -> dict[str, Any]:
     return {
         "model_id": model.model_id,
-        "early_warning_threshold": model.early_warning_threshold,
+        "early_warning": model.early_warning.as_json(),
         "features": list(FEATURES),
         "facts": dict(model.facts),
         "share_of_rows_in_training_window": float(in_training(model, data.time)[span].mean()),

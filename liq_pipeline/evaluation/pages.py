@@ -1,6 +1,6 @@
-"""The desk figures of a report: pages of each alert rule, at the thresholds in force and at the budget.
+"""The desk figures of a report: pages of each alert rule, as it is in force and at the budget.
 
-Belongs here: which rules and thresholds are judged. Does not: pages and verdicts themselves (desk.py).
+Belongs here: which rules, and at which ranks, are judged. Does not: pages and verdicts themselves (desk.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from liq_pipeline.evaluation.labels import CascadeEvent
 from liq_pipeline.evaluation.panel import Panel
 from liq_pipeline.evaluation.severities import LEVELS, levels_held
 from liq_pipeline.evaluation.walk_forward import WalkForward
+from liq_pipeline.scoring.early_warning import WarningRule
 from liq_pipeline.scoring.probability import CascadeModel
 from liq_pipeline.scoring.results import PointResult, RiskResult, Severity, SignalResult
 from liq_pipeline.scoring.risk import COMPONENTS, LONG, SHORT, RiskArrays
@@ -38,37 +39,38 @@ def rule_figures(
     model: CascadeModel,
     settings: Settings,
 ) -> dict[str, Any]:
-    """Pages of the early warning as shipped, and of every score at the threshold that just keeps the budget."""
+    """Pages of the early warning as shipped, and of every score at the rank that just keeps the budget."""
     policy = desk.desk_policy(data.step_seconds, "early_warning", data.symbols, settings)
     first, last = int(data.time[span][0]), int(data.time[span][-1])
     happened = [e for e in events[desk.DESK_HORIZON_HOURS] if first <= e.onset <= last]
 
-    def figures(score: Floats, threshold: float, since: float = first) -> dict[str, Any]:
-        if not np.isfinite(threshold) or not np.isfinite(since):
-            return {"note": "nothing known to set a threshold on"}
-        inside = np.where(span & (data.time >= since), score, np.nan)
-        pages = desk.early_warning_pages(data.time, data.symbols, inside, threshold, policy)
-        judged_from = max(first, int(since))
-        return {"threshold": threshold, "judged_from": judged_from} | desk.desk_figures(
-            pages, happened, judged_from, last
-        )
+    def figures(score: Floats, rule: WarningRule, since: float = first) -> dict[str, Any]:
+        if not np.isfinite(rule.rank) or not np.isfinite(since):
+            return {"note": "nothing known to set a rank on"}
+        warnings = desk.market_warnings(data.time, score, rule)
+        inside = np.where(span & (data.time >= since), warnings, np.nan)
+        pages = desk.early_warning_pages(data.time, data.symbols, inside, policy)
+        # Judged from where something is known: before that nobody could have been warned.
+        known = data.time[np.isfinite(inside).any(axis=0)]
+        judged_from = max(first, int(since), int(known[0]) if known.size else first)
+        return {**rule.as_json(), "judged_from": judged_from} | desk.desk_figures(pages, happened, judged_from, last)
 
     result: dict[str, Any] = {
         "horizon_hours": desk.DESK_HORIZON_HOURS,
         "delivery_seconds": desk.DELIVERY_SECONDS,
         "false_pages_per_week_allowed": desk.FALSE_PAGES_PER_WEEK,
-        "early_warning_as_shipped": figures(shipped_4h, model.early_warning_threshold),
+        "early_warning_as_shipped": figures(shipped_4h, model.early_warning),
         "early_warning_walk_forward": figures(
-            scores["cascade_probability_4h_walk_forward"], forward.threshold, forward.judged_from
+            scores["cascade_probability_4h_walk_forward"], forward.early_warning, forward.judged_from
         ),
         "at_the_budget_in_hindsight": {},
     }
-    # The threshold is set on the judged rows themselves: the best each score could have done, for comparison only.
+    # The rank is set on the judged rows themselves: the best each score could have done, for comparison only.
     for name in ("cascade_probability_4h", "liquidation_risk", VOLATILITY_4H, VOLATILITY_24H, "naive_point_table"):
         score = np.where(span, scores[name], np.nan)
         weeks = (last - first) / desk.WEEK_SECONDS
-        threshold = desk.threshold_for_budget(data.time, data.symbols, score, happened, policy, weeks=weeks)
-        result["at_the_budget_in_hindsight"][name] = figures(scores[name], threshold)
+        rule = desk.rank_for_budget(data.time, data.symbols, score, happened, policy, weeks=weeks)
+        result["at_the_budget_in_hindsight"][name] = figures(scores[name], rule)
     return result
 
 

@@ -1,7 +1,7 @@
 """A new model from this installation's own history: a candidate, in shadow until somebody or the gate promotes it.
 
-Belongs here: whether there is enough to learn from, the walk-forward that a candidate is judged by, its threshold and
-facts. Does not: fitting (training.py), the models' table (pipeline/models.py), comparing it live (gate.py).
+Belongs here: whether there is enough to learn from, the walk-forward that a candidate is judged by, its early-warning
+rule and facts. Does not: fitting (training.py), the models' table (pipeline/models.py), comparing it live (gate.py).
 """
 
 from __future__ import annotations
@@ -51,24 +51,24 @@ def retrain(history: History, settings: Settings, in_force: CascadeModel) -> Cas
         )
     found = feature_arrays(history.bars)
     forward = walk_forward(panel, found, labels, events, settings)
-    if not np.isfinite(forward.threshold):
+    if not np.isfinite(forward.early_warning.rank):
         raise TooLittleHistoryError(
             f"no month of {history.world.name} could be judged by a model of the months before it: there are too few"
             " cascades in the first ones"
         )
     rows = training_rows(panel, found, labels, sample_seconds=SAMPLE_SECONDS)
     try:
-        model = fit_model(rows, "", round(forward.threshold, 4))
+        model = fit_model(rows, "", forward.early_warning)
     except ValueError as error:
         raise TooLittleHistoryError(f"{history.world.name} cannot be learnt from: {error}") from error
-    shipped = in_force.from_features(found)
+    shipped = in_force.from_features(found, panel.time)
     facts: dict[str, Any] = {
         **model.facts,
         "world": history.world.name,
         "symbols": list(panel.symbols),
         "data_hash": panel.data_hash,
         "events": {str(hours): len(events[hours]) for hours in HORIZON_HOURS},
-        "threshold_rule": f"at most {desk.FALSE_PAGES_PER_WEEK:g} false market-level pages a week, in the walk-forward",
+        "early_warning_rule": f"at most {desk.FALSE_PAGES_PER_WEEK:g} false market pages a week, in the walk-forward",
         "walk_forward": {
             str(hours): _figures(labels[hours], forward.by_hours[hours], shipped.by_hours[hours])
             for hours in HORIZON_HOURS

@@ -101,7 +101,7 @@ def evaluate(
     )
     risk = score_risk(bars, expected, settings)
     found = feature_arrays(bars)
-    shipped = model.from_features(found)
+    shipped = model.from_features(found, data.time)
     forward = walk_forward(data, found, labels, events, settings)
     baselines = baseline_scores(data, risk)
 

@@ -22,7 +22,8 @@ from liq_pipeline.errors import LiqError
 from liq_pipeline.evaluation import desk
 from liq_pipeline.evaluation.stored import stored_history
 from liq_pipeline.pipeline import models
-from liq_pipeline.scoring.model import HORIZON_HOURS
+from liq_pipeline.scoring.early_warning import REFERENCE_HOURS
+from liq_pipeline.scoring.model import HORIZON_HOURS, Probabilities
 from liq_pipeline.scoring.probability import LOOKBACK_HOURS, CascadeModel, feature_arrays
 from liq_pipeline.settings import Settings
 
@@ -62,7 +63,9 @@ def extend_shadows(conn: Connection, world: World, settings: Settings, now: date
     since = {m: max(newest.get(m) or begins[m], begins[m], oldest) for m in begins}
     start = min(since.values())
     try:
-        history = stored_history(conn, world, settings, start - timedelta(hours=LOOKBACK_HOURS + 1), now)
+        history = stored_history(
+            conn, world, settings, start - timedelta(hours=LOOKBACK_HOURS + REFERENCE_HOURS + 1), now
+        )
     except LiqError:
         return ShadowResult(0, len(begins), {})
     found = feature_arrays(history.bars)
@@ -71,8 +74,8 @@ def extend_shadows(conn: Connection, world: World, settings: Settings, now: date
     for model in (*waiting, in_force):
         fresh = np.flatnonzero(ends > since[model.model_id].timestamp())
         if fresh.size:
-            part = {name: values[:, fresh] for name, values in found.items()}
-            rows += _write(conn, world.name, model, history.bars.symbols, ends[fresh], part)
+            said = model.from_features(found, ends)
+            rows += _write(conn, world.name, model.model_id, history.bars.symbols, ends, fresh, said)
     alarms = {model.model_id: _alarms(conn, world, model, settings) for model in waiting}
     return ShadowResult(rows, len(begins), alarms)
 
@@ -84,10 +87,9 @@ def _after_training(model: CascadeModel) -> datetime:
 
 
 def _write(
-    conn: Connection, world: str, model: CascadeModel, symbols: tuple[str, ...], ends: Any, found: dict[str, Any]
+    conn: Connection, world: str, model_id: str, symbols: tuple[str, ...], ends: Any, fresh: Any, said: Probabilities
 ) -> int:
-    said = model.from_features(found)
-    known = np.isfinite(said.by_hours[4])
+    known = np.isfinite(said.by_hours[4][:, fresh])
     with conn.cursor() as cursor:
         cursor.execute("CREATE TEMP TABLE IF NOT EXISTS shadow_new (LIKE shadow_probabilities) ON COMMIT DELETE ROWS")
         cursor.execute("TRUNCATE shadow_new")
@@ -95,11 +97,12 @@ def _write(
             "COPY shadow_new (world, symbol, bar_end, model_id, cascade_probability_1h, cascade_probability_4h,"
             " cascade_probability_24h, is_past_threshold) FROM STDIN"
         ) as copy:
-            for s, place in zip(*np.nonzero(known), strict=True):
+            for s, position in zip(*np.nonzero(known), strict=True):
+                place = fresh[position]
                 values = [said.by_hours[hours][s, place] for hours in HORIZON_HOURS]
                 time = datetime.fromtimestamp(int(ends[place]), UTC)
                 copy.write_row(
-                    (world, symbols[s], time, model.model_id, *(None if np.isnan(v) else float(v) for v in values),
+                    (world, symbols[s], time, model_id, *(None if np.isnan(v) else float(v) for v in values),
                      bool(said.early_warning[s, place]))
                 )  # fmt: skip
         cursor.execute("INSERT INTO shadow_probabilities SELECT * FROM shadow_new ON CONFLICT DO NOTHING")
@@ -111,8 +114,9 @@ def _alarms(conn: Connection, world: World, model: CascadeModel, settings: Setti
     times, symbols, probability = shadow_arrays(conn, world.name, model.model_id)
     if not times.size:
         return 0
+    warnings = desk.market_warnings(times, probability, model.early_warning)
     policy = desk.desk_policy(300, "early_warning", symbols, settings)
-    pages = desk.early_warning_pages(times, symbols, probability, model.early_warning_threshold, policy)
+    pages = desk.early_warning_pages(times, symbols, warnings, policy)
     conn.execute("DELETE FROM shadow_alarms WHERE world = %s AND model_id = %s", [world.name, model.model_id])
     with conn.cursor() as cursor:
         cursor.executemany(

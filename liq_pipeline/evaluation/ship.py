@@ -1,6 +1,6 @@
 """Fit the shipped model from the folder of development data: python -m liq_pipeline.evaluation.ship DATA [OUT].
 
-Belongs here: which panels it is fitted on, and its early-warning threshold from out-of-fold probabilities. Does not:
+Belongs here: which panels it is fitted on, and its early-warning rule from out-of-fold probabilities. Does not:
 fitting (training.py) or judging (run.py). Run again on the same data it writes the same file.
 """
 
@@ -28,12 +28,13 @@ from liq_pipeline.evaluation.training import (
     joined,
     training_rows,
 )
+from liq_pipeline.scoring.early_warning import WarningRule
 from liq_pipeline.scoring.model import HORIZON_HOURS
 from liq_pipeline.scoring.probability import FEATURES, SHIPPED_MODEL, CascadeModel, feature_arrays, sigmoid
 from liq_pipeline.settings import Settings
 
 Floats = NDArray[np.float64]
-MODEL_ID: Final = "shipped-2026-01-14"
+MODEL_ID: Final = "shipped-2026-01-14.2"
 
 
 def out_of_fold(panel: Panel, found: Mapping[str, Floats], rows: TrainingRows, hours: int) -> Floats:
@@ -50,16 +51,16 @@ def out_of_fold(panel: Panel, found: Mapping[str, Floats], rows: TrainingRows, h
 
 
 def fit_shipped(panels: Sequence[Panel], settings: Settings) -> CascadeModel:
-    """The model on all rows of all panels; its threshold keeps the false-page budget on each of them out of fold."""
+    """The model on all rows of all panels; its early warning keeps the budget of false pages on each, out of fold."""
     found = [feature_arrays(bars_of(panel)) for panel in panels]
     labelled = [label_panel(p.time, p.symbols, p["price_usd"], p["open_interest_base"], p.step_seconds) for p in panels]
     rows = joined([training_rows(p, f, labels) for p, f, (labels, _) in zip(panels, found, labelled, strict=True)])
-    thresholds = []
+    rules = []
     for panel, features, (_, events) in zip(panels, found, labelled, strict=True):
         probability = out_of_fold(panel, features, rows, desk.DESK_HORIZON_HOURS)
         policy = desk.desk_policy(panel.step_seconds, "early_warning", panel.symbols, settings)
-        thresholds.append(
-            desk.threshold_for_budget(panel.time, panel.symbols, probability, events[desk.DESK_HORIZON_HOURS], policy)
+        rules.append(
+            desk.rank_for_budget(panel.time, panel.symbols, probability, events[desk.DESK_HORIZON_HOURS], policy)
         )
     facts = {
         "panels": [
@@ -72,9 +73,10 @@ def fit_shipped(panels: Sequence[Panel], settings: Settings) -> CascadeModel:
             }
             for panel, (_, events) in zip(panels, labelled, strict=True)
         ],
-        "threshold_rule": f"at most {desk.FALSE_PAGES_PER_WEEK:g} false market-level pages a week, out of fold",
+        "early_warning_rule": f"at most {desk.FALSE_PAGES_PER_WEEK:g} false market-level pages a week, out of fold",
     }
-    return fit_model(rows, MODEL_ID, round(max(thresholds), 4), facts)
+    rule = WarningRule(max(r.rank for r in rules), round(max(r.threshold for r in rules), 4))
+    return fit_model(rows, MODEL_ID, rule, facts)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -85,7 +87,7 @@ def main(arguments: Sequence[str]) -> None:
     model = fit_shipped([hourly_panel(data), five_minute_panel(data)], Settings())
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(model.as_json(), indent=1) + "\n")
-    print(f"{model.model_id}: threshold {model.early_warning_threshold}, written to {out}")
+    print(f"{model.model_id}: {model.early_warning}, written to {out}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Walk-forward inside a panel: each month judged by a model fitted on the months before it.
 
-Belongs here: the folds, and the threshold each fold would have had. Does not: fitting (training.py).
+Belongs here: the folds, and the early-warning rule that their first half sets. Does not: fitting (training.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from liq_pipeline.evaluation import desk
 from liq_pipeline.evaluation.labels import POSITIVE, UNKNOWN, CascadeEvent, Labels
 from liq_pipeline.evaluation.panel import Panel
 from liq_pipeline.evaluation.training import EMBARGO_SECONDS, fit_logistic, training_rows
+from liq_pipeline.scoring.early_warning import WarningRule
 from liq_pipeline.scoring.model import HORIZON_HOURS
 from liq_pipeline.scoring.probability import FEATURES, sigmoid
 from liq_pipeline.settings import Settings
@@ -30,11 +31,11 @@ MIN_POSITIVE_HOURS: Final = 20.0
 
 @dataclass(frozen=True)
 class WalkForward:
-    """by_hours: out-of-sample probabilities, NaN before the first fold. threshold: of the 4 h probability, set on the
-    first half of them; NaN if there are none."""
+    """by_hours: out-of-sample probabilities, NaN before the first fold. early_warning: the rule, set on the first half
+    of them; NaN if there are none."""
 
     by_hours: Mapping[int, Floats]
-    threshold: float
+    early_warning: WarningRule
     judged_from: float
     """Where the second half begins (seconds since 1970): pages are judged from there."""
     description: str
@@ -68,23 +69,23 @@ def walk_forward(
             by_hours[hours][:, inside] = sigmoid(model.log_odds(part, hours))
     description = (
         f"months of this panel, each by a model fitted on all months before it ({folds} folds, the first after"
-        f" {MIN_TRAINING_DAYS} days); its early-warning threshold is set on the first half of those probabilities"
+        f" {MIN_TRAINING_DAYS} days); its early-warning rank is set on the first half of those probabilities"
     )
-    threshold, judged_from = _threshold(panel, by_hours[4], events, settings)
-    return WalkForward(by_hours, threshold, judged_from, description)
+    rule, judged_from = _rule(panel, by_hours[4], events, settings)
+    return WalkForward(by_hours, rule, judged_from, description)
 
 
-def _threshold(
+def _rule(
     panel: Panel, probability: Floats, events: Mapping[int, list[CascadeEvent]], settings: Settings
-) -> tuple[float, float]:
+) -> tuple[WarningRule, float]:
     columns = np.flatnonzero(np.isfinite(probability).any(axis=0))
     if columns.size < 2:
-        return float("nan"), float("nan")
+        return WarningRule(float("nan"), float("nan")), float("nan")
     half = columns[: columns.size // 2]
     early = np.full(probability.shape, np.nan)
     early[:, half] = probability[:, half]
     weeks = max((int(panel.time[half[-1]]) - int(panel.time[half[0]])) / desk.WEEK_SECONDS, 1e-9)
     policy = desk.desk_policy(panel.step_seconds, "early_warning", panel.symbols, settings)
     chosen = events[desk.DESK_HORIZON_HOURS]
-    threshold = desk.threshold_for_budget(panel.time, panel.symbols, early, chosen, policy, weeks=weeks)
-    return threshold, float(panel.time[columns[columns.size // 2]] + EMBARGO_SECONDS)
+    rule = desk.rank_for_budget(panel.time, panel.symbols, early, chosen, policy, weeks=weeks)
+    return rule, float(panel.time[columns[columns.size // 2]] + EMBARGO_SECONDS)

@@ -16,13 +16,14 @@ import psycopg
 from liq_pipeline.scoring import features
 from liq_pipeline.scoring.assemble import Scored, point_results, pressure_results
 from liq_pipeline.scoring.bars import MICROSECONDS, STEP_SECONDS, BarArrays, Floats, Integers, Points
+from liq_pipeline.scoring.early_warning import WarningReference, reference_days
 from liq_pipeline.scoring.model import ProbabilityModel
 from liq_pipeline.scoring.pressure import pressure_arrays, scale_of
 from liq_pipeline.scoring.references import DAY_SECONDS, References, needed_observations
 from liq_pipeline.scoring.results import PointResult, PressureResult
 from liq_pipeline.scoring.risk import risk_arrays
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import lookback
+from liq_pipeline.store import lookback, warning_references
 from liq_pipeline.store.expected import not_listed_at
 from liq_pipeline.store.inputs import Cut, Scope, current_values, flow_sources_fresh, flow_sums
 
@@ -38,6 +39,10 @@ class Lookback(Protocol):
 
     def flows(self, days: Integers, last_seconds: int) -> list[tuple[int, Floats]]:
         """(observations, order statistics of |net| in cents) of each day."""
+        ...
+
+    def warnings(self, model: ProbabilityModel, times_seconds: Integers) -> WarningReference:
+        """What the model's early warning compares with on the points' days."""
         ...
 
 
@@ -61,6 +66,11 @@ class KeptLookback:
     def flows(self, days: Integers, last_seconds: int) -> list[tuple[int, Floats]]:
         """From feature_references."""
         return lookback.flow_references(self.conn, self.scope, days, last_seconds)
+
+    def warnings(self, model: ProbabilityModel, times_seconds: Integers) -> WarningReference:
+        """From feature_references."""
+        days = reference_days(times_seconds)
+        return warning_references.warning_reference(self.conn, self.scope, model, days, int(times_seconds[-1]))
 
 
 def score_flows(
@@ -110,6 +120,7 @@ def score_market(
     absent = not_listed_at(conn, scope, times_seconds * MICROSECONDS)
     expected = {topic: venues[np.newaxis, :, np.newaxis] & ~absent for topic, venues in scope.expected.items()}
     risk = risk_arrays(bars, points, references, expected, settings.risk.min_coverage)
+    said = None if model is None else model.predict(bars, points, risk, source.warnings(model, times_seconds))
     scored = Scored(
         symbols=scope.symbols,
         venues=scope.venues,
@@ -118,7 +129,7 @@ def score_market(
         expected=expected,
         age_seconds=current.age_seconds,
         risk=risk,
-        probabilities=None if model is None else model.predict(bars, points, risk),
+        probabilities=said,
         model_id=None if model is None else model.model_id,
         not_listed=absent,
     )

@@ -27,6 +27,7 @@ from liq_pipeline.errors import LiqError
 from liq_pipeline.pipeline.points import KeptLookback, Lookback, score_flows, score_market
 from liq_pipeline.scoring.assemble import PRESSURE_MAX_AGE
 from liq_pipeline.scoring.bars import BarArrays, Floats, Integers, bars_between
+from liq_pipeline.scoring.early_warning import WarningReference, reference_days
 from liq_pipeline.scoring.model import ProbabilityModel
 from liq_pipeline.scoring.references import DAY_SECONDS, References
 from liq_pipeline.scoring.results import PointResult, PressureResult
@@ -317,6 +318,7 @@ class _HistoryLookback:
         self._bars: BarArrays
         self._bars, self._references = lookback.bars_in_memory(conn, scope, span, settings.risk, before=earlier)
         self._flows: dict[int, tuple[int, Floats]] = {}
+        self._warnings: WarningReference | None = None
 
     def serves(self, scope: Scope, points: Integers) -> bool:
         """Whether the points lie in the span, for the same symbols."""
@@ -336,6 +338,13 @@ class _HistoryLookback:
                     self._conn, self._scope, day, self._settings.risk, self._settings.pressure.window_minutes
                 )
         return [self._flows[day] for day in days.tolist()]
+
+    def warnings(self, model: ProbabilityModel, times_seconds: Integers) -> WarningReference:
+        """Of the whole span's days, built on first use: a rescore asks one model."""
+        if self._warnings is None:
+            span = np.arange(self._first, self._last + 1, self._settings.score_step, dtype=np.int64)
+            self._warnings = model.warning_reference(self._bars, reference_days(span))
+        return self._warnings
 
 
 def _only(point: PointResult, symbol: str) -> PointResult:

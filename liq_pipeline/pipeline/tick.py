@@ -31,7 +31,7 @@ from liq_pipeline.scoring.model import ProbabilityModel
 from liq_pipeline.scoring.results import PointResult, PressureResult
 from liq_pipeline.scoring.version import score_version
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import lookback, scores, worlds
+from liq_pipeline.store import lookback, scores, warning_references, worlds
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.inputs import scope_of
 from liq_pipeline.store.landing import Lander, LandResult
@@ -269,6 +269,9 @@ def _score_in_transaction(
     if market_now.size:
         with _phase(result, "lookback"):
             built = lookback.ensure_market_lookback(conn, scope, market_now, _seconds(last_market), settings.risk)
+            if model is not None:
+                again = built.references > 0  # a new day, or archives have changed the bars
+                warning_references.keep_warning_reference(conn, scope, model, market_now, again=again)
         bars_built, references_built = bars_built + built.bars, references_built + built.references
         with _phase(result, "score"):
             first = datetime.fromtimestamp(int(market_now[0]), tz=UTC)

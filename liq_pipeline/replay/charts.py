@@ -126,8 +126,6 @@ def _probability(axes: Any, story: Story, series: SymbolSeries, times: Any, othe
             axes.plot(times, values, color=colour, lw=1.2 if hours == 4 else 0.8, label=f"within {hours} h")
     if other is not None:
         axes.plot(_times(other.time), 100.0 * other.values["probability_4h"], color=INK, lw=0.8, ls="--")
-    threshold = 100.0 * story.model.early_warning_threshold
-    axes.axhline(threshold, color="#1f5fa8", lw=0.8, ls=":", label=f"early warning at {threshold:.1f} %")
     axes.set_ylim(bottom=0)
     axes.set_ylabel("cascade, %", fontsize=9)
     axes.legend(fontsize=7, ncols=4, loc="upper left", frameon=False)

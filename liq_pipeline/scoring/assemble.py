@@ -186,6 +186,8 @@ class _Plain:
     components: dict[str, _PlainComponent]
     by_hours: dict[int, Any]
     early_warning: Any
+    market: Any
+    market_threshold: Any
     is_reduced: Any
     outside: dict[str, Any]
 
@@ -229,9 +231,16 @@ def _plain(scored: Scored) -> _Plain:
         components=components,
         by_hours={} if model is None else {hours: array.tolist() for hours, array in model.by_hours.items()},
         early_warning=None if model is None else model.early_warning.tolist(),
+        market=_of_points(None if model is None else model.market_probability, scored),
+        market_threshold=_of_points(None if model is None else model.market_threshold, scored),
         is_reduced=None if model is None or model.is_reduced is None else model.is_reduced.tolist(),
         outside={} if model is None or model.outside is None else {n: at.tolist() for n, at in model.outside.items()},
     )
+
+
+def _of_points(values: Floats | None, scored: Scored) -> Any:
+    """(points,) as a list; unknown throughout where the model does not tell."""
+    return [float("nan")] * scored.points.time_seconds.size if values is None else values.tolist()
 
 
 def _risk_result(
@@ -371,7 +380,9 @@ def _signal_result(
         why = "no pressure of the last 60 s" if pressure is None else pressure.inputs.get("note", "unknown")
         notes = [f"{FLOW_SIDE_BLIND} ({why})", *notes]
     by_hours = {hours: _number(values[s][p]) for hours, values in plain.by_hours.items()}
-    knows = by_hours.get(4) is not None
+    market, limit = _number(plain.market[p]), _number(plain.market_threshold[p])
+    # A world whose symbols are mostly unknown has no market to warn of: unknown is not calm.
+    knows = by_hours.get(4) is not None and (market is not None or limit is None)
     if plain.is_reduced is not None and plain.is_reduced[s][p]:
         notes = [*notes, PROBABILITY_REDUCED]
     outside = [name for name, at in plain.outside.items() if at[s][p]]
@@ -391,6 +402,8 @@ def _signal_result(
         cascade_probability_24h=by_hours.get(24),
         model_id=scored.model_id,
         early_warning=plain.early_warning[s][p] if knows else None,
+        market_probability_4h=market,
+        market_threshold_4h=limit,
         baseline_volatility_percentile=_number(plain.volatility[s][p]),
     )
 

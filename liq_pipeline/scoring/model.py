@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from liq_pipeline.scoring.bars import BarArrays, Booleans, Floats, Points
+from liq_pipeline.scoring.bars import BarArrays, Booleans, Floats, Integers, Points
+from liq_pipeline.scoring.early_warning import WarningReference
 from liq_pipeline.scoring.risk import RiskArrays
 
 HORIZON_HOURS: Final = (1, 4, 24)
@@ -23,7 +24,8 @@ PROBABILITY_OUTSIDE: Final = "probability outside its training range"
 class Probabilities:
     """by_hours: horizon -> cascade probability, (symbols, points), NaN where an input is missing.
 
-    early_warning: whether the 4 h probability is past the threshold stored with the model; only where it is known.
+    early_warning: whether the market's 4 h probability is past its threshold (early_warning.py); only where the
+    symbol's own is known.
     """
 
     by_hours: dict[int, Floats]
@@ -32,6 +34,9 @@ class Probabilities:
     """Whether fewer inputs than the model wants answered (no open interest, say); None: the model does not tell."""
     outside: Mapping[str, Booleans] | None = None
     """Input -> where it lies outside what the model was trained on; None: the model does not tell."""
+    market_probability: Floats | None = None
+    """(points,): what the early warning reads, and the threshold it is held against; NaN = cannot be judged."""
+    market_threshold: Floats | None = None
 
 
 class ProbabilityModel(Protocol):
@@ -43,6 +48,12 @@ class ProbabilityModel(Protocol):
     @property
     def lookback_hours(self) -> int: ...
 
-    def predict(self, bars: BarArrays, points: Points, risk: RiskArrays) -> Probabilities:
+    def predict(
+        self, bars: BarArrays, points: Points, risk: RiskArrays, reference: WarningReference | None = None
+    ) -> Probabilities:
         """Probabilities of every symbol at every point, from what was known at the point."""
+        ...
+
+    def warning_reference(self, bars: BarArrays, days: Integers) -> WarningReference:
+        """What the early warning of these days compares with, from the bars of the 30 days before and a look-back."""
         ...

@@ -5,8 +5,9 @@ Belongs here: the features (pure, vectorised), the model file and inference with
 
 A cascade is a move past a threshold theta(t) together with a fall of open interest (CONTRACTS.md). The features ask
 what stands against that: how large the volatility is beside theta, how lively open interest is, how much was built up
-within the week, how deep the price stands under its high, what BTC and ETH did in the last hour, and the hour of the
-week. Each is scale-free, so that coins and grids share one set of coefficients. docs/evaluation.md gives what each
+within the week, how deep the price stands under its high, whether a cascade is under way (of the symbol within the day,
+of BTC and ETH within 4 h: cascades come in clusters), what BTC and ETH did in the last hour, and the hour of the week.
+Each is scale-free, so that coins and grids share one set of coefficients. docs/evaluation.md gives what each
 one adds. Every feature is computed per venue and averaged over the venues that know it. Unknown is NaN: without
 open interest the price-only coefficients answer, and `is_reduced` says so; without a price nothing does.
 """
@@ -25,12 +26,21 @@ import numpy as np
 
 from liq_pipeline.errors import LiqError
 from liq_pipeline.scoring.bars import BarArrays, Booleans, Floats, Integers, Points
+from liq_pipeline.scoring.early_warning import (
+    WARNING_HORIZON_HOURS,
+    WarningReference,
+    WarningRule,
+    is_past,
+    market_mean,
+    reference_days,
+    warning_reference,
+)
 from liq_pipeline.scoring.features import take
 from liq_pipeline.scoring.model import HORIZON_HOURS, Probabilities
 from liq_pipeline.scoring.risk import RiskArrays, venue_mean
 from liq_pipeline.scoring.windows import lag, rolling_count, rolling_max, rolling_mean, rolling_min, rolling_sum
 
-MODEL_FORMAT: Final = 1
+MODEL_FORMAT: Final = 2
 SHIPPED_MODEL: Final = "shipped.json"
 
 WEEK_HOURS: Final = 168
@@ -41,7 +51,13 @@ LEADERS: Final = ("BTC", "ETH")
 
 THRESHOLD_FLOOR: Final = {1: 0.02, 4: 0.03, 24: 0.06}
 THRESHOLD_SIGMAS: Final = {1: 3.0, 4: 3.0, 24: 6.0}
-"""theta of label version 1; held equal to evaluation/labels.py by a test (scoring looks at nothing above it)."""
+OPEN_INTEREST_FALL: Final = 0.03
+"""theta and the fall of label version 1; held equal to evaluation/labels.py by a test (scoring looks at nothing above
+it)."""
+LARGEST_CASCADE: Final = 2.0
+"""How far a past move counts, in thresholds."""
+US_MORNING_HOURS: Final = (12, 16)
+"""UTC, Monday to Friday: American data releases and the opening of the stock market."""
 
 PRICE_VARIANCE_FLOOR: Final = 1e-8
 INTEREST_VARIANCE_FLOOR: Final = 1e-7
@@ -61,8 +77,7 @@ PRICE_FEATURES: Final = (
     "leaders_return_1h",
     "hour_sin",
     "hour_cos",
-    "half_day_sin",
-    "half_day_cos",
+    "us_morning",
     "weekend",
 )
 OPEN_INTEREST_FEATURES: Final = (
@@ -70,9 +85,12 @@ OPEN_INTEREST_FEATURES: Final = (
     "open_interest_volatility_week",
     "open_interest_build_up_24h",
     "open_interest_build_up_week",
+    "price_open_interest_correlation_24h",
+    "cascade_1h_within_a_day",
+    "leaders_cascade_4h",
 )
 FEATURES: Final = PRICE_FEATURES + OPEN_INTEREST_FEATURES
-NEUTRAL_WHEN_UNKNOWN: Final = frozenset({"leaders_return_1h"})
+NEUTRAL_WHEN_UNKNOWN: Final = frozenset({"leaders_return_1h", "leaders_cascade_4h"})
 """Taken at its training mean when unknown: a world without BTC and ETH still has probabilities."""
 
 
@@ -107,9 +125,10 @@ def feature_arrays(bars: BarArrays) -> dict[str, Floats]:
     price_scale, interest_scale = np.exp(volatility[WEEK_HOURS]), np.exp(interest_volatility[WEEK_HOURS])
 
     sigma = hourly_sigma(price, per_hour)
+    threshold = {h: np.maximum(THRESHOLD_FLOOR[h], THRESHOLD_SIGMAS[h] * sigma) for h in HORIZON_HOURS}
     found: dict[str, Floats] = {}
     for hours in HORIZON_HOURS:
-        theta = np.log(np.maximum(THRESHOLD_FLOOR[hours], THRESHOLD_SIGMAS[hours] * sigma))
+        theta = np.log(threshold[hours])
         found[f"volatility_4h_over_threshold@{hours}"] = venue_mean(volatility[4] - theta)
         found[f"volatility_week_over_threshold@{hours}"] = venue_mean(volatility[WEEK_HOURS] - theta)
     found["volatility_4h_over_24h"] = venue_mean(volatility[4] - volatility[24])
@@ -124,30 +143,61 @@ def feature_arrays(bars: BarArrays) -> dict[str, Floats]:
     for name, hours in (("24h", 24), ("week", WEEK_HOURS)):
         rise = log_interest - rolling_min(log_interest, hours * per_hour)
         found[f"open_interest_build_up_{name}"] = venue_mean(rise / (interest_scale * float(np.sqrt(hours))))
+    together = _hourly_change(log_price, per_hour, LARGEST_PRICE_STEP)
+    together_interest = _hourly_change(log_interest, per_hour, LARGEST_INTEREST_STEP)
+    day = 24 * per_hour
+    scales = [
+        rolling_mean(change * change, day, HALF_KNOWN) + floor
+        for change, floor in ((together, PRICE_VARIANCE_FLOOR), (together_interest, INTEREST_VARIANCE_FLOOR))
+    ]
+    product = rolling_mean(together * together_interest, day, HALF_KNOWN)
+    found["price_open_interest_correlation_24h"] = venue_mean(product / np.sqrt(scales[0] * scales[1]))
+    under_way = {h: cascade_under_way(price, interest, threshold[h], per_hour, h) for h in (1, 4)}
+    found["cascade_1h_within_a_day"] = venue_mean(rolling_max(under_way[1], day))
+    found["leaders_cascade_4h"] = _leaders(bars.symbols, venue_mean(under_way[4]))
     for name, values in _calendar(bars.end_seconds).items():
         found[name] = np.broadcast_to(values, hour_return.shape)
     return found
 
 
-def _leaders(symbols: tuple[str, ...], hour_return: Floats) -> Floats:
-    """Mean last-hour return of BTC and ETH in units of their own weekly volatility, the same for every symbol."""
+def _hourly_change(log_values: Floats, per_hour: int, largest: float) -> Floats:
+    return np.asarray(np.clip(log_values - lag(log_values, per_hour), -largest, largest), dtype=np.float64)
+
+
+def cascade_under_way(price: Floats, interest: Floats, threshold: Floats, per_hour: int, hours: int) -> Floats:
+    """How far a cascade had gone at each bar: 1 where the label's move and its fall of open interest are both reached.
+
+    The largest over starts 1, 2, .. `hours` hours ago of the lesser of (move / theta then) and (fall of open interest /
+    3 %), cut at LARGEST_CASCADE; zero while open interest rose.
+    """
+    best = np.full(price.shape, np.nan)
+    for ago in range(per_hour, hours * per_hour + 1, per_hour):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            moved = np.abs(price / lag(price, ago) - 1.0) / lag(threshold, ago)
+            fell = (1.0 - interest / lag(interest, ago)) / OPEN_INTEREST_FALL
+        best = np.fmax(best, np.minimum(moved, fell))
+    return np.asarray(np.clip(best, 0.0, LARGEST_CASCADE), dtype=np.float64)
+
+
+def _leaders(symbols: tuple[str, ...], values: Floats) -> Floats:
+    """Mean over BTC and ETH, as far as they are known, the same for every symbol."""
     rows = [symbols.index(name) for name in LEADERS if name in symbols]
     if not rows:
-        return np.full(hour_return.shape, np.nan)
-    mean = venue_mean(hour_return[np.newaxis, rows, :])
-    return np.asarray(np.broadcast_to(mean, hour_return.shape), dtype=np.float64)
+        return np.full(values.shape, np.nan)
+    mean = venue_mean(values[np.newaxis, rows, :])
+    return np.asarray(np.broadcast_to(mean, values.shape), dtype=np.float64)
 
 
 def _calendar(end_seconds: Integers) -> dict[str, Floats]:
-    """The hour of the UTC day as two harmonics (looked up: equal minutes give equal bits), and the weekend."""
+    """The hour of the UTC day (looked up: equal minutes give equal bits), the American morning, and the weekend."""
     minutes = np.arange(1440) * (2.0 * np.pi / 1440.0)
     minute = (end_seconds % 86_400) // 60
     weekday = (end_seconds // 86_400 + 3) % 7  # 1970-01-01 was a Thursday; 0 is Monday
+    first, stop = US_MORNING_HOURS
     return {
         "hour_sin": np.sin(minutes)[minute],
         "hour_cos": np.cos(minutes)[minute],
-        "half_day_sin": np.sin(2.0 * minutes)[minute],
-        "half_day_cos": np.cos(2.0 * minutes)[minute],
+        "us_morning": ((minute >= first * 60) & (minute < stop * 60) & (weekday < 5)).astype(np.float64),
         "weekend": (weekday >= 5).astype(np.float64),
     }
 
@@ -211,14 +261,14 @@ class LogisticModel:
 class CascadeModel:
     """A probability model in force (scoring.model.ProbabilityModel).
 
-    full, price_only: one LogisticModel per horizon. early_warning_threshold: of the 4 h probability, chosen for the
-    false-alarm budget named in facts.
+    full, price_only: one LogisticModel per horizon. early_warning: the rule that pages, chosen for the false-alarm
+    budget named in facts.
     """
 
     model_id: str
     full: Mapping[int, LogisticModel]
     price_only: Mapping[int, LogisticModel]
-    early_warning_threshold: float
+    early_warning: WarningRule
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -226,10 +276,27 @@ class CascadeModel:
         """Hours of bars before a point that the features read."""
         return LOOKBACK_HOURS
 
-    def predict(self, bars: BarArrays, points: Points, risk: RiskArrays | None = None) -> Probabilities:
-        """Probabilities at points; `risk` is not read (the points' percentiles added nothing, docs/evaluation.md)."""
+    def predict(
+        self,
+        bars: BarArrays,
+        points: Points,
+        risk: RiskArrays | None = None,
+        reference: WarningReference | None = None,
+    ) -> Probabilities:
+        """Probabilities at points; `risk` is not read (the points' percentiles added nothing, docs/evaluation.md).
+
+        reference: what the early warning compares with, of the points' days; None: nothing is known yet.
+        """
         found = {name: take(values, points.bar_index) for name, values in feature_arrays(bars).items()}
-        return replace(self.from_features(found), outside=self.outside_training(found))
+        by_hours, reduced = self.by_hours(found)
+        market = market_mean(by_hours[WARNING_HORIZON_HOURS])
+        said = self._said(by_hours, reduced, market, points.time_seconds, reference)
+        return replace(said, outside=self.outside_training(found))
+
+    def warning_reference(self, bars: BarArrays, days: Integers) -> WarningReference:
+        """What the early warning of these days compares with, from bars that reach 30 days and the look-back before."""
+        probability = self.by_hours(feature_arrays(bars))[0][WARNING_HORIZON_HOURS]
+        return warning_reference(bars.end_seconds, market_mean(probability), days)
 
     def outside_training(self, found: Mapping[str, Floats], hours: int = 4) -> dict[str, Booleans]:
         """Where each input of the full model is past the deviations that training held it to: drift, seen at once.
@@ -244,8 +311,27 @@ class CascadeModel:
                 outside[name] = np.asarray(np.abs(standard) > LARGEST_DEVIATION)
         return outside
 
-    def from_features(self, found: Mapping[str, Floats]) -> Probabilities:
-        """Probabilities from feature_arrays (or a selection of their points)."""
+    def from_features(self, found: Mapping[str, Floats], end_seconds: Integers) -> Probabilities:
+        """Probabilities at every bar of feature_arrays; the early warning compares with these same bars' past."""
+        by_hours, reduced = self.by_hours(found)
+        market = market_mean(by_hours[WARNING_HORIZON_HOURS])
+        reference = warning_reference(end_seconds, market, reference_days(end_seconds))
+        return self._said(by_hours, reduced, market, end_seconds, reference)
+
+    def _said(
+        self,
+        by_hours: dict[int, Floats],
+        reduced: Booleans,
+        market: Floats,
+        time_seconds: Integers,
+        reference: WarningReference | None,
+    ) -> Probabilities:
+        threshold = self.early_warning.thresholds(time_seconds, reference)
+        warns = is_past(market, threshold) & np.isfinite(by_hours[WARNING_HORIZON_HOURS])
+        return Probabilities(by_hours, warns, reduced, market_probability=market, market_threshold=threshold)
+
+    def by_hours(self, found: Mapping[str, Floats]) -> tuple[dict[int, Floats], Booleans]:
+        """horizon -> probabilities, and where the price alone answered."""
         by_hours: dict[int, Floats] = {}
         reduced: Booleans | None = None
         for hours in HORIZON_HOURS:
@@ -254,11 +340,9 @@ class CascadeModel:
             if reduced is None:
                 reduced = np.isnan(odds) & ~np.isnan(without)
             by_hours[hours] = sigmoid(np.where(np.isnan(odds), without, odds))
-        with np.errstate(invalid="ignore"):
-            warns = by_hours[4] >= self.early_warning_threshold
         if reduced is None:
             raise ValueError("a model without horizons")
-        return Probabilities(by_hours, np.asarray(warns), reduced)
+        return by_hours, reduced
 
     def contributions(self, found: Mapping[str, Floats], hours: int) -> dict[str, Floats]:
         """What each feature adds to the log-odds, for receipts and ablations."""
@@ -274,7 +358,7 @@ class CascadeModel:
         return {
             "format": MODEL_FORMAT,
             "model_id": self.model_id,
-            "early_warning_threshold": self.early_warning_threshold,
+            "early_warning": self.early_warning.as_json(),
             "facts": dict(self.facts),
             "full": {str(hours): model.as_json() for hours, model in self.full.items()},
             "price_only": {str(hours): model.as_json() for hours, model in self.price_only.items()},
@@ -290,7 +374,7 @@ class CascadeModel:
                 str(data["model_id"]),
                 {hours: LogisticModel.from_json(data["full"][str(hours)]) for hours in HORIZON_HOURS},
                 {hours: LogisticModel.from_json(data["price_only"][str(hours)]) for hours in HORIZON_HOURS},
-                float(data["early_warning_threshold"]),
+                WarningRule.from_json(data["early_warning"]),
                 dict(data.get("facts", {})),
             )
         except (KeyError, TypeError, ValueError) as error:

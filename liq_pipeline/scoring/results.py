@@ -68,7 +68,10 @@ class SignalResult:
     cascade_probability_24h: float | None = None
     model_id: str | None = None
     early_warning: bool | None = None
-    """Whether cascade_probability_4h is past the threshold stored with the model; None = no probability."""
+    """Whether the market's 4 h probability is past its threshold; None = the symbol or the market has none."""
+    market_probability_4h: float | None = None
+    """What the early warning reads: the mean over the symbols. Not a column; receipts keep it."""
+    market_threshold_4h: float | None = None
     baseline_volatility_percentile: float | None = None
 
 

@@ -3,8 +3,9 @@
 Belongs here: how percentiles become points, how venues and components add up. Does not: percentiles (references.py),
 severities (severity.py), rows (pipeline/). docs/scores.md gives the reasons in full; in short:
 
-* funding (30): the percentile of the rate within its own venue and symbol, from the 75th up. Positive and high crowds
-  longs, negative and low crowds shorts; a rate of the other sign scores nothing on that side, however unusual it is.
+* funding (30): the percentile of the rate within its own venue and symbol, from the 75th up, times how much open
+  interest stands behind it. Positive and high crowds longs, negative and low crowds shorts; a rate of the other sign
+  scores nothing on that side, however unusual it is.
 * open interest (30): half for how much of it there is (the fuel: level percentile), half for how fast it was built in
   coins over 4 or 24 h, whether or not the price moved with it (a discount for moves was tried and measured worse).
   Price drift and funding say which side built it; without a lean (a flat price) both sides hold all points.
@@ -62,7 +63,8 @@ LONG, SHORT, NO_SIDE = 1, -1, 0
 class Component:
     """long, short: points of each side (symbols, points), NaN = unknown. share: of its expected venues that count.
 
-    venue_long, venue_short: each venue's own points, (symbols, venues, points).
+    venue_long, venue_short: each venue's own points, (symbols, venues, points). at_most: long and short if
+    the venues whose silence lowers their weight stood at their most; None: nothing weighs them.
     """
 
     long: Floats
@@ -70,6 +72,7 @@ class Component:
     share: Floats
     venue_long: Floats
     venue_short: Floats
+    at_most: tuple[Floats, Floats] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,9 +113,11 @@ def risk_arrays(
     ranks = {name: percentile(references, name, day, value) for name, value in values.items()}
     nobody = np.zeros(len(bars.venues), dtype=bool)
     lean = _lean(values, ranks)
+    interest = _open_interest_share(values, ranks)
+    behind, behind_at_most = _behind(interest, expected.get(TOPIC["open_interest"], nobody))
     by_venue = {
         "funding": _funding(values, ranks),
-        "open_interest": _open_interest(values, ranks, lean),
+        "open_interest": _open_interest(interest, lean),
         "long_short": _long_short(ranks),
         "liquidation": _liquidation(values, ranks),
     }
@@ -122,6 +127,7 @@ def risk_arrays(
         if name in without:
             long, short = np.full_like(long, np.nan), np.full_like(short, np.nan)
         components[name] = _over_venues(long, short, expected.get(TOPIC[name], nobody))
+    components["funding"] = _weighed(components["funding"], behind, behind_at_most)
     return _total(components, min_coverage, lean, values, ranks)
 
 
@@ -167,14 +173,44 @@ def _lean(values: dict[str, Floats], ranks: dict[str, Floats]) -> Floats:
     return np.where(np.isnan(either), 0.0, either)
 
 
-def _open_interest(values: dict[str, Floats], ranks: dict[str, Floats], lean: Floats) -> tuple[Floats, Floats]:
+def _behind(interest: Floats, expected: Booleans) -> tuple[Floats, Floats]:
+    """How much open interest stands behind a rate, 0..1 (symbols, points): the mean over the expected venues that tell,
+    and that mean if the silent ones stood at 1. Where none tells, the rate counts in full.
+    """
+    wanted = everywhere(expected, interest.shape)
+    known = ~np.isnan(interest) & wanted
+    mean = venue_mean(np.where(known, interest, np.nan))
+    share = known.sum(axis=1) / np.maximum(1, wanted.sum(axis=1))
+    mean = np.where(np.isnan(mean), 1.0, mean)
+    return mean, mean * share + (1.0 - share)
+
+
+def _weighed(component: Component, weight: Floats, most: Floats) -> Component:
+    """The component with all its points times `weight` (symbols, points), at most times `most`."""
+    by_venue = weight[:, np.newaxis, :]
+    return Component(
+        component.long * weight,
+        component.short * weight,
+        component.share,
+        component.venue_long * by_venue,
+        component.venue_short * by_venue,
+        (component.long * most, component.short * most),
+    )
+
+
+def _open_interest_share(values: dict[str, Floats], ranks: dict[str, Floats]) -> Floats:
+    """How high and how fast built open interest is, 0..1 per venue, before sides."""
     level = ramp(ranks[f.OPEN_INTEREST], OPEN_INTEREST_START)
     built = []
     for name in f.OPEN_INTEREST_CHANGE.values():
         rank = ramp(ranks[name], OPEN_INTEREST_START)
         # A fall builds nothing, however small it is beside other falls; an unknown change stays unknown (NaN * 0).
         built.append(np.where(values[name] <= 0, 0.0 * rank, rank))
-    points = (0.5 * level + 0.5 * np.maximum(built[0], built[1])) * OPEN_INTEREST_BUDGET
+    return np.asarray(0.5 * level + 0.5 * np.maximum(built[0], built[1]), dtype=np.float64)
+
+
+def _open_interest(share: Floats, lean: Floats) -> tuple[Floats, Floats]:
+    points = share * OPEN_INTEREST_BUDGET
     sided = lean[:, np.newaxis, :]
     return points * np.minimum(1.0, 1.0 + sided), points * np.minimum(1.0, 1.0 - sided)
 
@@ -227,9 +263,11 @@ def _total(
         known = ~np.isnan(component.long)
         anything |= known
         coverage = coverage + budget * component.share
-        for name_of_side, points in (("long", component.long), ("short", component.short)):
-            at_least = np.where(known, points, 0.0)
-            sums[name_of_side] = sums[name_of_side] + at_least
+        most_long, most_short = component.at_most or (component.long, component.short)
+        sides = (("long", component.long, most_long), ("short", component.short, most_short))
+        for name_of_side, points, most in sides:
+            sums[name_of_side] = sums[name_of_side] + np.where(known, points, 0.0)
+            at_least = np.where(known, most, 0.0)
             # A silent venue could stand at the full budget: what it would add to the mean is left open.
             open_part = budget * (1.0 - component.share)
             highs[name_of_side] = highs[name_of_side] + at_least * component.share + open_part

@@ -11,7 +11,7 @@ from typing import Final
 
 from liq_pipeline.settings import Settings
 
-SCORING_CODE_VERSION: Final = 1
+SCORING_CODE_VERSION: Final = 2
 """Raised with every change of scoring/ that can change a number; tests hold the numbers of worked cases against it."""
 
 

@@ -56,14 +56,14 @@ from liq_pipeline.store.inputs import (
 )
 
 ALL = "*"
-"""The symbol and venue of a reference that belongs to none: the flows'."""
+"""The symbol and venue of a reference of none: the flows', and the market's, whose venue is the model."""
 NET_FLOW: Final = "stablecoin_net_flow_cents"
 """|outflow - inflow| over the pressure window."""
 BUILD_CHUNK: Final = 864
 """Bars built at once, three days: a month of rows every 10 s would not fit into memory."""
 ARCHIVE_REACH_SECONDS: Final = ARCHIVE_MAX_AGE_SECONDS + STEP_SECONDS + 24 * 3600
 """How long after its event an archive row may be the newest one known: a settled rate holds up to 24 h."""
-_EPOCH_DAY: Final = date(1970, 1, 1)
+EPOCH_DAY: Final = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -159,12 +159,12 @@ def market_references(
     }
     position = {int(day): place for place, day in enumerate(days)}
     symbols, venues = ({name: place for place, name in enumerate(names)} for names in (scope.symbols, scope.venues))
-    for symbol, venue, feature, day, observations, quantiles in _reference_rows(
+    for symbol, venue, feature, day, observations, quantiles in reference_rows(
         conn, scope.world, list(scope.symbols), days, built_by_seconds
     ):
         if feature not in found or venue not in venues or not quantiles.size:
             continue
-        at = symbols[symbol], venues[venue], position[(day - _EPOCH_DAY).days]
+        at = symbols[symbol], venues[venue], position[(day - EPOCH_DAY).days]
         found[feature].quantiles[at] = quantiles
         found[feature].observations[at] = observations
     return References(days, found, needed_observations(risk.min_lookback_hours, STEP_SECONDS))
@@ -196,9 +196,9 @@ def ensure_flow_lookback(
         end = day * DAY_SECONDS
         values = _flow_history(conn, scope, end - risk.lookback_hours * 3600, end, pressure.window_minutes)
         quantiles, observations = order_statistics(values)
-        built_at = _first_at_or_after(times_seconds, end)
-        rows.append(_reference_row(scope.world, ALL, ALL, NET_FLOW, day, built_at, observations, quantiles))
-    _copy_references(conn, rows)
+        built_at = first_at_or_after(times_seconds, end)
+        rows.append(reference_row(scope.world, ALL, ALL, NET_FLOW, day, built_at, observations, quantiles))
+    copy_references(conn, rows)
     return Built(bars_kept, len(rows))
 
 
@@ -207,8 +207,8 @@ def flow_references(
 ) -> list[tuple[int, Floats]]:
     """(observations, quantiles of |net| in cents) of each day; (0, empty) for a day without."""
     found = {
-        (day - _EPOCH_DAY).days: (int(observations), quantiles)
-        for _, _, feature, day, observations, quantiles in _reference_rows(
+        (day - EPOCH_DAY).days: (int(observations), quantiles)
+        for _, _, feature, day, observations, quantiles in reference_rows(
             conn, scope.world, [ALL], days, built_by_seconds
         )
         if feature == NET_FLOW
@@ -272,7 +272,7 @@ def _floor_bar(seconds: int) -> int:
     return seconds // STEP_SECONDS * STEP_SECONDS
 
 
-def _first_at_or_after(times_seconds: Integers, seconds: int) -> int:
+def first_at_or_after(times_seconds: Integers, seconds: int) -> int:
     """The first point at or after a time: when what ends then can have been built first, however points are batched."""
     return int(times_seconds[min(int(np.searchsorted(times_seconds, seconds)), times_seconds.size - 1)])
 
@@ -352,9 +352,9 @@ def days_with_references(
             "SELECT day FROM unnest(%(days)s::date[]) AS d(day)"
             " WHERE EXISTS (SELECT FROM feature_references AS r WHERE r.world = %(world)s AND r.day = d.day AND {})"
         ).format(owner),
-        {"world": world, "days": [_date(int(day)) for day in days]},
+        {"world": world, "days": [date_of(int(day)) for day in days]},
     ).fetchall()
-    return {(day - _EPOCH_DAY).days for (day,) in rows}
+    return {(day - EPOCH_DAY).days for (day,) in rows}
 
 
 def _keep_market_references(
@@ -376,16 +376,16 @@ def _keep_market_references(
             for v, venue in enumerate(scope.venues):
                 for d, day in enumerate(days):
                     observations = int(reference.observations[s, v, d])
-                    built_at = _first_at_or_after(times_seconds, int(day) * DAY_SECONDS)
+                    built_at = first_at_or_after(times_seconds, int(day) * DAY_SECONDS)
                     quantiles = reference.quantiles[s, v, d]
                     rows.append(
-                        _reference_row(scope.world, symbol, venue, name, int(day), built_at, observations, quantiles)
+                        reference_row(scope.world, symbol, venue, name, int(day), built_at, observations, quantiles)
                     )
-    _copy_references(conn, rows)
+    copy_references(conn, rows)
     return len(rows)
 
 
-def _reference_row(
+def reference_row(
     world: str,
     symbol: str,
     venue: str,
@@ -397,10 +397,10 @@ def _reference_row(
 ) -> tuple[Any, ...]:
     """An empty list of quantiles says: looked, nothing known."""
     values = quantiles.tolist() if observations else []
-    return world, symbol, venue, feature, _date(day), _time(built_at_seconds), observations, values
+    return world, symbol, venue, feature, date_of(day), _time(built_at_seconds), observations, values
 
 
-def _copy_references(conn: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> None:
+def copy_references(conn: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> None:
     if not rows:
         return
     columns = "world, symbol, venue, feature, day, built_at_time, observations, quantiles"
@@ -410,7 +410,7 @@ def _copy_references(conn: psycopg.Connection[Any], rows: list[tuple[Any, ...]])
             copy.write_row(row)
 
 
-def _reference_rows(
+def reference_rows(
     conn: psycopg.Connection[Any], world: str, symbols: list[str], days: Integers, built_by_seconds: int
 ) -> list[tuple[Any, ...]]:
     query = sql.SQL(
@@ -421,7 +421,7 @@ def _reference_rows(
         ORDER BY symbol, venue, feature, day, built_at_time DESC
         """
     )
-    dates = [_date(int(day)) for day in days]
+    dates = [date_of(int(day)) for day in days]
     parameters = {"world": world, "symbols": symbols, "days": dates, "built_by": _time(built_by_seconds)}
     return fetch_arrays(conn, query, parameters)
 
@@ -445,7 +445,7 @@ def _keep_flow_bars(
             end = int(ends[place])
             copy.write_row(
                 (scope.world, _time(end), window_minutes, int(inflow[place]), int(outflow[place]),
-                 _time(_first_at_or_after(times_seconds, end)))
+                 _time(first_at_or_after(times_seconds, end)))
             )  # fmt: skip
     return int(alive.sum())
 
@@ -479,8 +479,8 @@ def _time(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, tz=UTC)
 
 
-def _date(day: int) -> date:
-    return _EPOCH_DAY + timedelta(days=day)
+def date_of(day: int) -> date:
+    return EPOCH_DAY + timedelta(days=day)
 
 
 def seconds_of(time: datetime) -> int:

@@ -17,6 +17,7 @@ from liq_pipeline.evaluation.retrain import TooLittleHistoryError, retrain
 from liq_pipeline.evaluation.shadow import extend_shadows
 from liq_pipeline.evaluation.stored import stored_history
 from liq_pipeline.pipeline import models
+from liq_pipeline.scoring.early_warning import WarningRule
 from liq_pipeline.scoring.probability import CascadeModel, shipped_model
 from liq_pipeline.settings import Settings
 from liq_pipeline_tests.history_support import made_panel, store_panel
@@ -29,10 +30,12 @@ def connection(database_url: str) -> Any:
         yield opened
 
 
-def named(model_id: str, threshold: float = 0.9, trained_to: datetime = START) -> CascadeModel:
+def named(model_id: str, rank: float = 0.99, trained_to: datetime = START) -> CascadeModel:
     """The shipped coefficients under another name."""
     facts = {"trained_from": (trained_to - timedelta(days=200)).isoformat(), "trained_to": trained_to.isoformat()}
-    return replace(shipped_model(), model_id=model_id, early_warning_threshold=threshold, facts=facts)
+    return replace(
+        shipped_model(), model_id=model_id, early_warning=WarningRule(rank, 0.9 if rank else 0.0), facts=facts
+    )
 
 
 def states(connection: psycopg.Connection[Any]) -> dict[str, str]:
@@ -83,7 +86,7 @@ def test_a_shadow_is_filled_from_the_bars_beside_the_model_in_force_and_sends_no
     write(connection, Feed(world.name, ("BTC", "ETH"), ("alpha", "beta"), START, last))
     models.register_shipped(connection)
     assert extend_shadows(connection, world, Settings(), last).rows == 0, "no candidate, no shadow"
-    low = named("eager", threshold=0.0, trained_to=START + timedelta(days=8))
+    low = named("eager", rank=0.0, trained_to=START + timedelta(days=8))
     models.add_candidate(connection, low, "a test")
     first = extend_shadows(connection, world, Settings(), last - timedelta(hours=1))
     assert first.alarms["eager"] > 0
@@ -101,10 +104,12 @@ def test_a_shadow_is_filled_from_the_bars_beside_the_model_in_force_and_sends_no
     same = connection.execute(
         "SELECT count(*) FROM shadow_probabilities a JOIN shadow_probabilities b USING (world, symbol, bar_end)"
         " WHERE a.model_id = 'eager' AND b.model_id <> 'eager'"
-        " AND a.cascade_probability_4h = b.cascade_probability_4h AND a.is_past_threshold"
+        " AND a.cascade_probability_4h = b.cascade_probability_4h"
     ).fetchone()
     assert same is not None
     assert same[0] == told[0][3]
+    past = connection.execute("SELECT model_id FROM shadow_probabilities WHERE is_past_threshold GROUP BY 1").fetchall()
+    assert ("eager",) in past
     for table in ("alerts", "outbox", "signals"):
         assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table  # noqa: S608
     (listed,) = [m for m in models.list_models(connection) if m.model_id == "eager"]
@@ -178,7 +183,8 @@ def test_a_model_retrained_on_stored_history_states_its_walk_forward(connection:
     models.add_candidate(connection, model, "a test")
     assert model.model_id.startswith("retrained-")
     assert model.facts["walk_forward"]["4"]["roc_auc_within"] > 0.5
-    assert 0 < model.early_warning_threshold < 1
+    assert 0 < model.early_warning.threshold < 1
+    assert 0.5 < model.early_warning.rank < 1
     assert model.facts["world"] == world.name
     assert models.candidates(connection)[0] == CascadeModel.from_json(model.as_json())
 

@@ -13,6 +13,7 @@ from liq_pipeline.alerting.machine import Book, step
 from liq_pipeline.evaluation import desk
 from liq_pipeline.evaluation.desk import Page
 from liq_pipeline.evaluation.labels import CascadeEvent
+from liq_pipeline.scoring.early_warning import WarningRule
 from liq_pipeline.scoring.results import PointResult, SignalResult
 from liq_pipeline.settings import Settings
 
@@ -58,7 +59,8 @@ def test_passing_over_calm_points_and_symbols_gives_the_machines_own_pages(seed:
     time = START + 300 * np.arange(2500, dtype=np.int64)
     score = rng.random((3, time.size)) * np.repeat(rng.random((3, 50)), 50, axis=1)
     score[rng.random(score.shape) < 0.02] = np.nan
-    found = desk.early_warning_pages(time, SYMBOLS, score, 0.75, policy())
+    warnings = np.where(np.isnan(score), np.nan, score >= 0.75)
+    found = desk.early_warning_pages(time, SYMBOLS, warnings, policy())
     assert {p.page_id: p.told for p in found} == pages_of_every_point(time, score, 0.75)
     assert len(found) > 3
 
@@ -67,7 +69,7 @@ def test_three_symbols_at_once_are_one_market_page() -> None:
     time = START + 300 * np.arange(200, dtype=np.int64)
     score = np.zeros((3, 200))
     score[:, 100:103] = 1.0
-    found = desk.early_warning_pages(time, SYMBOLS, score, 0.5, policy())
+    found = desk.early_warning_pages(time, SYMBOLS, score, policy())
     assert len(found) == 1
     assert set(found[0].symbols) == set(SYMBOLS)
     assert found[0].told == time[100] + desk.DELIVERY_SECONDS
@@ -75,7 +77,7 @@ def test_three_symbols_at_once_are_one_market_page() -> None:
 
 def test_unknown_probabilities_page_nobody() -> None:
     time = START + 300 * np.arange(50, dtype=np.int64)
-    assert desk.early_warning_pages(time, SYMBOLS, np.full((3, 50), np.nan), 0.1, policy()) == []
+    assert desk.early_warning_pages(time, SYMBOLS, np.full((3, 50), np.nan), policy()) == []
 
 
 def test_a_page_is_right_late_or_false() -> None:
@@ -122,10 +124,49 @@ def test_misses_count_as_no_lead() -> None:
     assert figures["paged_30_min_before_onset"]["first_shock"]["by_market"]["share"] is None
 
 
-def test_a_threshold_for_the_budget_keeps_it() -> None:
+def test_a_rank_for_the_budget_keeps_it() -> None:
     rng = np.random.default_rng(5)
-    time = START + 300 * np.arange(288 * 21, dtype=np.int64)
+    time = START + 3600 * np.arange(24 * 70, dtype=np.int64)
     score = rng.random((3, time.size)) ** 4
-    chosen = desk.threshold_for_budget(time, SYMBOLS, score, [], policy())
-    pages = desk.early_warning_pages(time, SYMBOLS, score, chosen, policy())
-    assert len(pages) / 3 <= desk.FALSE_PAGES_PER_WEEK
+    policy_1h = desk.desk_policy(3600, "early_warning", SYMBOLS, Settings())
+    rule = desk.rank_for_budget(time, SYMBOLS, score, [], policy_1h)
+    pages = desk.early_warning_pages(time, SYMBOLS, desk.market_warnings(time, score, rule), policy_1h)
+    assert 0 < len(pages) / 10 <= desk.FALSE_PAGES_PER_WEEK
+    assert rule.rank in desk.RANK_LADDER
+
+
+def test_sketched_pages_of_the_market_rule_are_the_machines() -> None:
+    """All symbols rise and fall together, so the sketch that picks the rank lacks only the cool-down."""
+    rng = np.random.default_rng(8)
+    time = START + 300 * np.arange(288 * 40, dtype=np.int64)
+    score = np.tile(np.repeat(rng.random(480), 24), (3, 1))
+    warnings = desk.market_warnings(time, score, WarningRule(0.95, 0.9))
+    machine = desk.early_warning_pages(time, SYMBOLS, warnings, policy())
+    sketched = desk.sketched_pages(time, SYMBOLS, warnings, policy())
+    assert len(machine) > 5
+    # The machine's calm begins at the first point that is calm, and its end is told a minute later.
+    late = 300 + desk.DELIVERY_SECONDS
+    assert {(p.told, p.ended - late) for p in machine} == {(p.told, p.ended) for p in sketched}
+
+
+def test_the_market_rule_warns_of_every_known_symbol_in_the_highest_hours_of_its_own_month() -> None:
+    time = START + 3600 * np.arange(24 * 40, dtype=np.int64)
+    score = np.tile(np.linspace(0.01, 0.02, 24), (3, 40))
+    score[2, -30:] = np.nan
+    score[:2, -20:-18] = 0.5
+    warnings = desk.market_warnings(time, score, WarningRule(0.999, 1.0))
+    assert np.flatnonzero(warnings[0] > 0).tolist() == [24 * 40 - 20, 24 * 40 - 19]
+    assert np.isnan(warnings[2, -20:]).all()
+
+
+def test_chance_is_the_same_pages_on_other_days() -> None:
+    """A page right before every event knows more than its moved likenesses; one that stands all week does not."""
+    day = 24 * HOUR
+    events = [event("BTC", START + k * 7 * day + 12 * HOUR) for k in range(8)]
+    told = [page(e.onset - 2 * HOUR, "BTC") for e in events]
+    until = START + 56 * day
+    chance = desk.desk_figures(told, events, START, until)["by_chance"]
+    assert chance["all"]["share"] < 0.2
+    assert chance["all"]["moves_at_least_as_good"] <= 0.15
+    standing = [page(START + k * 7 * day, "BTC", ended=START + (k * 7 + 6) * day) for k in range(8)]
+    assert desk.desk_figures(standing, events, START, until)["by_chance"]["all"]["moves_at_least_as_good"] > 0.7

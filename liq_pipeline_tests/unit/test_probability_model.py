@@ -17,7 +17,7 @@ from liq_pipeline.evaluation import labels
 from liq_pipeline.scoring import features as f
 from liq_pipeline.scoring import probability
 from liq_pipeline.scoring.assemble import Scored, point_results
-from liq_pipeline.scoring.bars import CENTS_FIELDS, LEVEL_FIELDS, BarArrays, bars_between, empty_bars, points_on_bars
+from liq_pipeline.scoring.bars import LEVEL_FIELDS, BarArrays, bars_between, empty_bars, points_on_bars
 from liq_pipeline.scoring.model import HORIZON_HOURS, PROBABILITY_REDUCED, Probabilities
 from liq_pipeline.scoring.probability import (
     FEATURES,
@@ -137,6 +137,25 @@ def bars_of_first_two() -> BarArrays:
     return BarArrays(bars.symbols[:2], bars.venues, bars.start_seconds, bars.step_seconds, **cut)
 
 
+def test_a_cascade_under_way_is_measured_in_the_labels_own_thresholds() -> None:
+    bars = market()
+    price, interest = bars.price_usd.copy(), bars.open_interest_base.copy()
+    at = 10 * DAY
+    price[0, 0, at:] *= 0.90
+    interest[0, 0, at:] *= 0.94
+    found = feature_arrays(replace(bars, price_usd=price, open_interest_base=interest))
+    own, leaders = found["cascade_1h_within_a_day"], found["leaders_cascade_4h"]
+    assert own[0, at - 1] < 1.0
+    assert own[0, at + 11] > 1.0, "a fall of 10 % with 6 % of open interest is a cascade of an hour"
+    assert own[0, at + DAY - 1] > 1.0
+    assert own[0, at + DAY + 12] < 1.0, "and is over a day later"
+    assert np.array_equal(leaders[0], leaders[2], equal_nan=True)
+    assert leaders[2, at] > leaders[2, at - 1], "other coins see what BTC does"
+    price[0, 0, at:] *= 10.0
+    calm = feature_arrays(replace(bars, price_usd=price / 9.0, open_interest_base=bars.open_interest_base))
+    assert calm["cascade_1h_within_a_day"][0, at] < 1.0, "without a fall of open interest it is a move"
+
+
 def test_scales_of_price_and_coins_do_not_matter() -> None:
     bars = market()
     scaled = replace(bars, price_usd=bars.price_usd * 1024, open_interest_base=bars.open_interest_base / 4096)
@@ -162,6 +181,7 @@ def test_thresholds_are_those_of_the_label() -> None:
     for hours, horizon in labels.HORIZONS.items():
         assert probability.THRESHOLD_FLOOR[hours] == horizon.floor
         assert probability.THRESHOLD_SIGMAS[hours] == horizon.sigmas
+    assert probability.OPEN_INTEREST_FALL == -labels.OPEN_INTEREST_FALL
     price = market().price_usd[0, 0]
     assert np.array_equal(probability.hourly_sigma(price, 12)[DAY:], labels.hourly_sigma(price, 300)[DAY:])
 
@@ -203,7 +223,7 @@ def test_a_model_file_reads_back_as_written(tmp_path: Path) -> None:
     [
         ("{", "cannot be read"),
         ('{"format": 99}', "format 99"),
-        ('{"format": 1, "model_id": "x"}', "not a probability model"),
+        ('{"format": 2, "model_id": "x"}', "not a probability model"),
     ],
 )
 def test_a_file_that_is_no_model_is_refused_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
@@ -223,8 +243,9 @@ def test_the_shipped_model_states_its_training() -> None:
     facts = shipped_model().facts
     assert facts["label_version"] == labels.LABEL_VERSION
     assert facts["trained_to"] < "2026-01-16"
-    assert {"symbol_hours", "positive_hours", "base_rate", "panels", "threshold_rule"} <= set(facts)
-    assert 0 < shipped_model().early_warning_threshold < 1
+    assert {"symbol_hours", "positive_hours", "base_rate", "panels", "early_warning_rule"} <= set(facts)
+    assert 0.5 < shipped_model().early_warning.rank < 1
+    assert 0 < shipped_model().early_warning.threshold < 1
 
 
 def test_contributions_add_up_to_the_log_odds() -> None:
@@ -262,7 +283,7 @@ def test_the_signal_says_that_only_the_price_answered() -> None:
         points=points,
         references=references,
         expected=expected,
-        age_seconds={name: np.zeros((3, 1, 1)) for name in LEVEL_FIELDS + CENTS_FIELDS},
+        age_seconds={name: np.zeros((3, 1, 1)) for name in (*LEVEL_FIELDS, "liquidated_cents_1h")},
         risk=risk,
         probabilities=shipped_model().predict(bars, points, risk),
         model_id=shipped_model().model_id,

@@ -67,7 +67,16 @@ class TestFunding:
         [(1.0, 30, 0), (0.75, 15, 0), (0.5, 0, 0), (0.0, 0, 0), (-0.5, 0, 0), (-0.75, 0, 15), (-1.0, 0, 30)],
     )
     def test_the_highest_quarter_crowds_longs_and_the_lowest_shorts(self, rate: float, long: int, short: int) -> None:
-        assert points(one_point(funding=rate), "funding") == (long, short)
+        crowded = one_point(funding=rate, interest=2000.0, interest_before=1000.0)
+        assert points(crowded, "funding") == (long, short)
+
+    def test_a_rate_counts_as_far_as_open_interest_stands_behind_it(self) -> None:
+        assert points(one_point(funding=1.0), "funding") == (0, 0)
+        assert points(one_point(funding=1.0, interest=2000.0), "funding") == (15, 0)
+
+    def test_where_nobody_tells_of_open_interest_the_rate_counts_in_full(self) -> None:
+        silent = one_point(funding=1.0, interest=float("nan"))
+        assert points(silent, "funding") == (30, 0)
 
     def test_a_rate_that_is_low_for_its_venue_but_positive_crowds_no_shorts(self) -> None:
         bars = one_point(funding=1e-5)
@@ -134,9 +143,9 @@ class TestLiquidations:
 
 class TestTotal:
     def test_the_score_is_the_larger_side_and_names_it(self) -> None:
-        long = score(one_point(funding=1.0, long_share=1.0))
+        long = score(one_point(funding=1.0, long_share=1.0, interest=2000.0))
         assert (round(long.score[0, 0]), long.side[0, 0]) == (50, LONG)
-        short = score(one_point(funding=-1.0, long_share=0.0))
+        short = score(one_point(funding=-1.0, long_share=0.0, interest=2000.0))
         assert (round(short.score[0, 0]), short.side[0, 0]) == (50, SHORT)
 
     def test_of_equal_sides_with_points_it_names_the_longs_and_of_none_nobody(self) -> None:
@@ -265,5 +274,5 @@ def test_the_numbers_of_this_code_version() -> None:
     assert arrays.score_high[1].round(6).tolist() == FROZEN_HIGHS
 
 
-FROZEN_SCORES = [13.657588, 9.649805, 22.865903]
-FROZEN_HIGHS = [30.214008, 7.09144, 22.626459]
+FROZEN_SCORES = [13.657588, 9.649805, 12.930892]
+FROZEN_HIGHS = [29.621266, 7.09144, 13.33915]
