@@ -58,7 +58,7 @@ def render(report: Mapping[str, Any]) -> str:
         "<h2>What a desk would have lived through</h2>",
         f"<p>Pages through the alert machine, delivered {report['desk']['delivery_seconds']} s after their point. An"
         " event is paged if a page stood or had just ended 30 min before its onset; <i>fresh</i> counts only pages"
-        " told within 4 h before it; the time under claim is what chance would earn.</p>",
+        " told within 4 h before it; <i>by chance</i> is what the same pages moved by whole days would have.</p>",
         _desk_table(report),
         _lead_table(report),
         "<h2>Severities</h2>",
@@ -218,7 +218,7 @@ def _desk_table(report: Mapping[str, Any]) -> str:
     rows = []
     for name, figures in named.items():
         if "market_pages" not in figures:
-            rows.append((name, *("-",) * 7))
+            rows.append((name, *("-",) * 8))
             continue
         paged = figures["paged_30_min_before_onset"]
         rows.append(
@@ -229,6 +229,7 @@ def _desk_table(report: Mapping[str, Any]) -> str:
                 _share(paged["major_or_systemic"]["by_market"]),
                 _share(paged["first_shock"]["by_market"]),
                 _share(paged["all"]["by_market"]),
+                _by_chance(figures),
                 _percent(paged["all"]["by_market_fresh"]["share"]),
                 _percent(figures["share_of_time_under_claim"]),
             )
@@ -240,10 +241,19 @@ def _desk_table(report: Mapping[str, Any]) -> str:
         "major or systemic paged",
         "first shocks paged",
         "all paged",
+        "by chance",
         "fresh",
         "time under claim",
     )
     return _table(head, rows, _is_ours)
+
+
+def _by_chance(figures: Mapping[str, Any]) -> str:
+    """What moved pages would have had, in the order of the columns before."""
+    chance = figures.get("by_chance")
+    if not chance:
+        return "-"
+    return " / ".join(_percent(chance[name]["share"]) for name in ("major_or_systemic", "first_shock", "all"))
 
 
 def _lead_table(report: Mapping[str, Any]) -> str:
