@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.pipeline.rescore import RescoreResult, rescore
+from liq_pipeline.pipeline.rescore import RescoreResult, rescore, score_in_memory
 from liq_pipeline.pipeline.tick import TickContext, run_tick
+from liq_pipeline.scoring.probability import shipped_model
 from liq_pipeline.settings import PressureSettings, RiskSettings, Settings
 from liq_pipeline.store.connection import connect
 from liq_pipeline_tests.scoring_support import (
@@ -266,3 +267,39 @@ class TestRefusals:
     def test_no_world(self, database_url: str) -> None:
         with pytest.raises(LiqError, match="no world is active"):
             again(database_url)
+
+
+def test_the_early_warning_repeats_with_the_market_and_its_threshold(database_url: str) -> None:
+    """It compares with 30 days that a tick looked up once a day and kept; other models look at the same bars."""
+    settings = Settings()
+    model = shipped_model()
+    with connect(database_url) as conn:
+        world = make_world(conn)
+        write(conn, Feed(world.name, SYMBOLS, VENUES, START - timedelta(days=9), START))
+        write(conn, Feed(world.name, SYMBOLS, VENUES, START, START + 3 * MINUTE, MINUTE))
+        set_landed(conn, 1)
+        set_clock(conn, world, START + 3 * MINUTE)
+    context = TickContext(
+        database_url=database_url,
+        bootstrap_servers="",
+        topic_prefix="",
+        settings=settings,
+        load_model=lambda conn: model,
+    )
+    told = run_tick(context, land=False).newest
+    assert told is not None
+    signal = told.signals["BTC"]
+    assert signal.market_probability_4h is not None
+    assert signal.market_threshold_4h not in (None, model.early_warning.threshold), "nine days are enough to compare"
+    assert signal.early_warning == (signal.market_probability_4h > (signal.market_threshold_4h or 0.0))
+    with connect(database_url) as conn:
+        kept = conn.execute(
+            "SELECT venue, observations FROM feature_references WHERE symbol = '*' AND feature LIKE 'market%'"
+        ).fetchall()
+        assert [venue for venue, _ in kept] == [model.model_id]
+        for asked in (model, replace(model, model_id="another with the same coefficients")):
+            again_told = list(score_in_memory(conn, world, settings, told.time, told.time, asked))[-1][-1]
+            for symbol in SYMBOLS:
+                assert replace(again_told.signals[symbol], model_id=None) == replace(
+                    told.signals[symbol], model_id=None
+                )
