@@ -31,6 +31,7 @@ from liq_pipeline.pipeline.points import KeptLookback, Lookback, score_market
 from liq_pipeline.scoring import features
 from liq_pipeline.scoring.assemble import PRESSURE_MAX_AGE
 from liq_pipeline.scoring.bars import STEP_SECONDS, BarArrays, Floats, Integers
+from liq_pipeline.scoring.early_warning import WarningReference
 from liq_pipeline.scoring.model import ProbabilityModel
 from liq_pipeline.scoring.references import DAY_SECONDS, References, build_references
 from liq_pipeline.scoring.results import PointResult
@@ -218,3 +219,7 @@ class _HealedLookback:
     def flows(self, days: Integers, last_seconds: int) -> list[tuple[int, Floats]]:
         """What ticks have kept: holes of flows are read again from the chain and never loaded from a history."""
         return self._kept.flows(days, last_seconds)
+
+    def warnings(self, model: ProbabilityModel, times_seconds: Integers) -> WarningReference:
+        """What ticks have kept: a hole of hours moves no rank within 30 days by much, and alerts are not touched."""
+        return self._kept.warnings(model, times_seconds)
