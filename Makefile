@@ -51,6 +51,7 @@ format: $(VENV)/.installed-dev
 # The pages that are written from the code.
 docs: $(VENV)/.installed
 	@$(BIN)/python -m liq_pipeline.operations.settings_page
+	@$(BIN)/python -m liq_pipeline.operations.schema_pages
 
 # Every transitive version, from a fresh environment.
 constraints:
