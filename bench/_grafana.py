@@ -74,11 +74,6 @@ def expand(text: str, values: Mapping[str, str], first: datetime, last: datetime
     """The query with macros and variables replaced. values: variable -> SQL literals, such as `'BTC','ETH'`."""
     span = f"BETWEEN '{first.isoformat()}' AND '{last.isoformat()}'"
     text = text.replace("$__interval_ms", str(interval * 1000))
-    text = re.sub(
-        r"\$__timeGroupAlias\(([^,()]+), \$__interval\)",
-        rf'floor(extract(epoch from \1)/{interval})*{interval} AS "time"',
-        text,
-    )
     text = re.sub(r"\$__timeFilter\(([^()]+)\)", rf"\1 {span}", text)
     for name, value in values.items():
         text = text.replace(f"${{{name}:sqlstring}}", value)

@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -149,6 +149,14 @@ def test_every_query_runs_and_shows_the_rows_there_are(filled: psycopg.Connectio
         rows = run(filled, query, interval=interval)
         assert rows, f"{where} shows nothing at {interval} s"
         assert any(value is not None for value in rows[0].values())
+
+
+def test_every_line_has_its_time_under_the_name_that_grafana_looks_for(filled: psycopg.Connection[Any]) -> None:
+    lines = [t for panel in PANELS if panel["type"] in ("timeseries", "state-timeline") for t in panel["targets"]]
+    assert len(lines) >= 9
+    for target in lines:
+        assert target["format"] == "time_series"
+        assert isinstance(run(filled, target["rawSql"])[0]["time"], datetime)
 
 
 def test_what_is_shown_does_not_depend_on_how_closely_one_looks(filled: psycopg.Connection[Any]) -> None:
