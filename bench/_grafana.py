@@ -33,9 +33,9 @@ class Query:
         return "$__timeFilter" in self.text
 
 
-def dashboards() -> list[dict[str, object]]:
-    """The provisioned dashboards."""
-    return [json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob("*.json"))]
+def dashboards(name: str = "*") -> list[dict[str, object]]:
+    """The provisioned dashboards, or the one of that name."""
+    return [json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob(f"{name}.json"))]
 
 
 def alert_rules() -> Iterator[tuple[str, str]]:
@@ -46,9 +46,9 @@ def alert_rules() -> Iterator[tuple[str, str]]:
                 yield rule["title"], rule["data"][0]["model"]["rawSql"]
 
 
-def queries() -> Iterator[Query]:
-    """Everything that Grafana sends: panels, variables, annotations, alert rules."""
-    for dashboard in dashboards():
+def queries(dashboard_name: str = "*") -> Iterator[Query]:
+    """Everything that Grafana sends: panels, variables and annotations of the dashboards, and all alert rules."""
+    for dashboard in dashboards(dashboard_name):
         for panel in dashboard["panels"]:  # type: ignore[attr-defined]
             for target in panel.get("targets", ()):
                 yield Query(panel["title"], target["rawSql"], panel.get("maxDataPoints", DEFAULT_POINTS))

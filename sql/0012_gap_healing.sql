@@ -8,6 +8,8 @@ ALTER TABLE ingest_gaps
     ADD COLUMN permanent_reason text,
     ADD COLUMN rescored_at timestamptz;
 COMMENT ON COLUMN ingest_gaps.topic IS 'with venue, kind and symbol: the series that has the hole; NULL for a hole in Kafka''s own log';
+COMMENT ON COLUMN ingest_gaps.venue IS 'whose series has the hole, e.g. bybit';
+COMMENT ON COLUMN ingest_gaps.kind IS 'kind of the series where its table has several, e.g. settled or accounts';
 COMMENT ON COLUMN ingest_gaps.cause IS 'how the hole came to be';
 COMMENT ON COLUMN ingest_gaps.permanent_reason IS 'why it will never be closed';
 COMMENT ON COLUMN ingest_gaps.healed_at IS 'when its rows were found in the table, never before';

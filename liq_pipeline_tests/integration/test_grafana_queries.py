@@ -26,7 +26,7 @@ from liq_pipeline_tests.alert_support import START, VERSION, Reading, point, wor
 DASHBOARD = json.loads((GRAFANA / "dashboards" / "liquidation_risk.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 END = START + timedelta(minutes=9)
-QUERIES = [(query.where, query.text) for query in queries()]
+QUERIES = [(query.where, query.text) for query in queries("liquidation_risk")]
 
 
 @pytest.fixture(scope="module")
