@@ -33,7 +33,10 @@ OURS = {name: service for name, service in SERVICES.items() if service["image"].
 SOURCES = {"collector", "player", "recording"}
 EXAMPLE = (ROOT / ".env.example").read_text()
 EXAMPLE_VALUES = dict(re.findall(r"^([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
-SECRETS = {"POSTGRES_PASSWORD", "DATABASE_PASSWORD", "READER_PASSWORD", "GRAFANA_ADMIN_PASSWORD", "KAFKA_CLUSTER_ID"}
+SECRETS = {
+    *("POSTGRES_PASSWORD", "DATABASE_PASSWORD", "WRITER_PASSWORD", "READER_PASSWORD", "DAGSTER_PASSWORD"),
+    *("GRAFANA_ADMIN_PASSWORD", "KAFKA_CLUSTER_ID"),
+}
 
 
 def settings_variables(of: type[BaseSettings] = Settings) -> set[str]:
@@ -241,7 +244,9 @@ def test_the_database_roles_are_what_they_are_meant_to_be(postgres_server: Embed
     """The set-up script on a real server (names changed, the extension left out: it is the image's business)."""
     script = (ROOT / "docker" / "timescaledb" / "10-roles-and-databases.sh").read_text()
     script = script.replace("CREATE EXTENSION IF NOT EXISTS timescaledb;", "")
-    script = re.sub(r"\bliq\b", "box_liq", script).replace("liq_reader", "box_reader").replace("dagster", "box_dagster")
+    script = re.sub(r"\bliq\b", "box_liq", script)
+    script = re.sub(r"\bliq_(reader|writer|dagster)\b", r"box_\1", script)
+    script = re.sub(r"\bDATABASE dagster\b", "DATABASE box_dagster", script)
     psql = find_binaries() / "psql"
     if not psql.exists():
         pytest.skip("this PostgreSQL has no psql")
@@ -254,12 +259,24 @@ def test_the_database_roles_are_what_they_are_meant_to_be(postgres_server: Embed
         "POSTGRES_USER": str(parts["user"]),
         "DATABASE_PASSWORD": "owner'secret",
         "READER_PASSWORD": "reader-secret",
+        "WRITER_PASSWORD": "writer-secret",
+        "DAGSTER_PASSWORD": "dagster-secret",
     }
     try:
         done = subprocess.run(["sh"], input=script, env=environment, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         place = f"{parts['host']}:{parts['port']}/box_liq"
         assert migrate(f"postgresql://box_liq:owner%27secret@{place}")
+        dagster = f"postgresql://box_dagster:dagster-secret@{parts['host']}:{parts['port']}"
+        with psycopg.connect(f"{dagster}/box_dagster") as connection:
+            connection.execute("CREATE TABLE runs (a int)")
+        with pytest.raises(psycopg.OperationalError, match="permission denied"):
+            psycopg.connect(f"{dagster}/box_liq")
+        with (
+            psycopg.connect(f"postgresql://box_writer:writer-secret@{place}") as writer,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            writer.execute("CREATE TABLE mine (a int)")
         with psycopg.connect(f"postgresql://box_reader:reader-secret@{place}") as reader:
             assert reader.execute("SELECT count(*) FROM alerts").fetchone() == (0,)
             with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
@@ -276,5 +293,7 @@ def test_the_database_roles_are_what_they_are_meant_to_be(postgres_server: Embed
                 "DROP DATABASE IF EXISTS box_dagster WITH (FORCE)",
                 "DROP ROLE IF EXISTS box_liq",
                 "DROP ROLE IF EXISTS box_reader",
+                "DROP ROLE IF EXISTS box_writer",
+                "DROP ROLE IF EXISTS box_dagster",
             ):
                 admin.execute(statement)
