@@ -180,10 +180,12 @@ class HistoryServer:
             return [{"t": t, "r": f"{settled(v, t)}"} for t in times][::-1][:limit]
         times = self.times(v, "open_interest", STEP, first, self.now.timestamp())[:limit]
         ratio = {t: long_share(v, t) / (1 - long_share(v, t)) for t in times}
+        # Other contracts are of other sizes than bitcoin's 0.0001: any number of them will do.
+        size = 0.0001 if query["contract"] == "BTC_USDT" else 100.0
         return [
             {
                 "time": t,
-                "open_interest": round(interest(v, t) / 0.0001),
+                "open_interest": round(interest(v, t) / size),
                 "open_interest_usd": interest(v, t) * price(v, t),
                 "mark_price": price(v, t),
                 "lsr_account": ratio[t],
