@@ -224,6 +224,8 @@ class _Run:
         self._from_time = from_time
         self._to_time = to_time
         self._model = model
+        # Settings may ask for a shorter look-back than the model reads.
+        self._model_hours = 0 if model is None else model.lookback_hours
         self._version = version
         self._is_kept_lookback = is_kept_lookback
         self._pressures: list[PressureResult] = []
@@ -267,7 +269,7 @@ class _Run:
         wanted = batch.market if batch.market.size else batch.flows
         if self._history is None or not self._history.serves(scope, wanted):
             self._history = _HistoryLookback(
-                self._conn, scope, self._settings, wanted, seconds_of(self._to_time), self._history
+                self._conn, scope, self._settings, wanted, seconds_of(self._to_time), self._history, self._model_hours
             )
         return self._history
 
@@ -305,6 +307,7 @@ class _HistoryLookback:
         points: Integers,
         last_seconds: int,
         before: _HistoryLookback | None = None,
+        least_hours: int = 0,
     ) -> None:
         self._conn = conn
         self._scope = scope
@@ -316,7 +319,9 @@ class _HistoryLookback:
         same = before is not None and (before._scope.symbols, before._scope.venues) == (scope.symbols, scope.venues)
         earlier = before._bars if before is not None and same else None
         self._bars: BarArrays
-        self._bars, self._references = lookback.bars_in_memory(conn, scope, span, settings.risk, before=earlier)
+        self._bars, self._references = lookback.bars_in_memory(
+            conn, scope, span, settings.risk, before=earlier, least_hours=least_hours
+        )
         self._flows: dict[int, tuple[int, Floats]] = {}
         self._warnings: WarningReference | None = None
 

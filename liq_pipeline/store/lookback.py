@@ -223,12 +223,16 @@ def bars_in_memory(
     risk: RiskSettings,
     cut: Cut | None = None,
     before: BarArrays | None = None,
+    least_hours: int = 0,
 ) -> tuple[BarArrays, References]:
     """Bars and references for points that no tick has scored (archives), built from raw rows and not kept.
 
+    least_hours: how far back the bars reach before the first point's day, whatever the references ask.
     before: bars of the same scope and cut that were built for earlier points; those that still serve are taken over.
     """
-    first, last = _first_bar(times_seconds, risk), _floor_bar(int(times_seconds[-1]))
+    day = int(times_seconds[0]) // DAY_SECONDS * DAY_SECONDS
+    first = min(_first_bar(times_seconds, risk), day - least_hours * 3600)
+    last = _floor_bar(int(times_seconds[-1]))
     parts = []
     start = first
     if before is not None and before.start_seconds <= first <= int(before.end_seconds[-1]):
