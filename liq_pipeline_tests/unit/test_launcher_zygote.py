@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import stat
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -100,6 +102,15 @@ class RestartedError(Exception):
     """The test's stand-in for exec."""
 
 
+@pytest.fixture
+def _signals_as_before() -> Iterator[None]:
+    """A zygote about to start afresh blocks SIGTERM, and children of this process would be born deaf to it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@pytest.mark.usefixtures("_signals_as_before")
 def test_a_zygote_that_has_grown_replaces_itself_and_writes_its_runs_down_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
