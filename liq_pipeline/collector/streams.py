@@ -32,10 +32,10 @@ TEXT_PING_SECONDS: Final = 20.0
 LONGEST_BACKOFF_SECONDS: Final = 60.0
 RELISTING_SECONDS: Final = 60.0
 NOTHING_TO_READ: Final = "its list of instruments is not known yet, or it lists none of ours"
-_STABLE_SECONDS: Final = 2.0
+_STABLE_SECONDS: Final = 1.0
 """A connection that held this long was a success: the next backoff starts anew. A venue that drops us every few seconds
-is read in between, at about 100 connections in five minutes (Binance grants 300); with 30 s here the backoff grew until
-such a venue was unread two thirds of the time."""
+is read in between, at 150 connections in five minutes at most (Binance grants 300); with 30 s here the backoff grew
+until such a venue was unread two thirds of the time."""
 
 OnFrame = Callable[[str, datetime, str | bytes], None]
 """(source, received_at, frame): where recordings are made."""
