@@ -35,6 +35,7 @@ def backfill(
 
     from liq_pipeline.pipeline import backfill as work
     from liq_pipeline.pipeline.models import model_in_force
+    from liq_pipeline.pipeline.politeness import Politeness
     from liq_pipeline.pipeline.rescore import rescore
     from liq_pipeline.sources.archives.catalogue import open_source
 
@@ -88,9 +89,17 @@ def backfill(
         sentence = f"liq: {source} has nothing of {name} from {start:%Y-%m-%d} to {end:%Y-%m-%d}"
         err.print(sentence, style="red", highlight=False, markup=False, soft_wrap=True)
     if score and not result.was_stopped:
-        told = rescore(
-            endpoints.database_url, settings, start, end, world_name="real", load_model=model_in_force, stop=stop
-        )
+        with Politeness(endpoints.database_url, stop) as politeness:
+            told = rescore(
+                endpoints.database_url,
+                settings,
+                start,
+                end,
+                world_name="real",
+                load_model=model_in_force,
+                stop=stop,
+                politeness=politeness,
+            )
         out.print(str(told), highlight=False)
     if not result.is_clean:
         raise typer.Exit(1)

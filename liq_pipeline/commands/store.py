@@ -78,15 +78,19 @@ def score(
 ) -> None:
     """Re-score stored history: new revisions, nothing overwritten."""
     from liq_pipeline.pipeline.models import model_in_force
+    from liq_pipeline.pipeline.politeness import Politeness
     from liq_pipeline.pipeline.rescore import rescore
 
     settings = settings_in_force()
-    result = rescore(
-        endpoints_in_force(settings).database_url,
-        settings,
-        instant(from_, "--from"),
-        instant(to, "--to"),
-        symbol=symbol,
-        load_model=model_in_force,
-    )
+    database_url = endpoints_in_force(settings).database_url
+    with Politeness(database_url) as politeness:
+        result = rescore(
+            database_url,
+            settings,
+            instant(from_, "--from"),
+            instant(to, "--to"),
+            symbol=symbol,
+            load_model=model_in_force,
+            politeness=politeness,
+        )
     out.print(str(result))

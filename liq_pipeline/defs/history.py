@@ -29,6 +29,7 @@ from liq_pipeline.defs.resources import Services
 from liq_pipeline.domain.worlds import REAL
 from liq_pipeline.pipeline import rescore as scoring
 from liq_pipeline.pipeline.models import model_in_force
+from liq_pipeline.pipeline.politeness import Politeness
 from liq_pipeline.scoring.version import SCORING_CODE_VERSION
 
 HOURS: Final = HourlyPartitionsDefinition(start_date="2020-01-01-00:00", timezone="UTC")
@@ -155,15 +156,17 @@ def _score(
     """The hours of [start, end). Raises LiqError if nothing is known of them."""
     settings = services.settings
     last = end - timedelta(seconds=1)
-    return scoring.rescore(
-        services.endpoints.database_url,
-        settings,
-        start,
-        last,
-        world_name=REAL,
-        load_model=model_in_force,
-        progress=progress,
-    )
+    with Politeness(services.endpoints.database_url) as politeness:
+        return scoring.rescore(
+            services.endpoints.database_url,
+            settings,
+            start,
+            last,
+            world_name=REAL,
+            load_model=model_in_force,
+            politeness=politeness,
+            progress=progress,
+        )
 
 
 def _be_polite() -> None:

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import psycopg
@@ -32,6 +32,7 @@ from liq_pipeline.bus.topics import IN_TOPICS
 from liq_pipeline.domain.records import Heartbeat, Record
 from liq_pipeline.domain.worlds import REAL
 from liq_pipeline.errors import LiqError
+from liq_pipeline.pipeline.politeness import Politeness
 from liq_pipeline.pipeline.tick import LANDING_CONSUMER
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources.archives.files import WrongChecksumError
@@ -50,11 +51,6 @@ MAX_OUTSTANDING: Final = 2_000
 FETCH_AHEAD: Final = 2
 """Pieces per reader that are fetched while others land."""
 LAND_SECONDS: Final = 60.0
-LIVE_WITHIN: Final = timedelta(minutes=2)
-"""Ticks that committed within this are running."""
-LATE_SECONDS: Final = 20.0
-"""A tick comes every 10 s: past two of them the live path is behind."""
-LONGEST_REST_SECONDS: Final = 2.0
 ABSENT: Final = "the archive has no such file"
 
 Message = Record | tuple[str, Heartbeat]
@@ -131,9 +127,10 @@ def backfill(
         if worlds.get(conn, REAL) is None:
             with conn.transaction():
                 worlds.register(conn, real_world(settings), activate=False)
-        run = _Run(conn, source, tuple(symbols), stop or threading.Event(), progress, wall_now)
+        halt = stop or threading.Event()
         pieces = list(source.pieces(symbols, start, end))
         with (
+            Politeness(database_url, halt) as politeness,
             community.opened(conn, list(IN_TOPICS), start, end),
             RecordProducer(bootstrap_servers, settings.kafka_topic_prefix, client_id="liq-backfill") as producer,
             Lander(
@@ -144,8 +141,10 @@ def backfill(
                 max_records=MAX_OUTSTANDING,
             ) as lander,
         ):
+            run = _Run(conn, source, tuple(symbols), halt, politeness, progress, wall_now)
             run.load(pieces, producer, lander)
         run.note_absent()
+        run.result.held_back_seconds = politeness.held_back_seconds
         return run.result
 
 
@@ -165,12 +164,14 @@ class _Run:
         source: HistorySource,
         symbols: tuple[str, ...],
         stop: threading.Event,
+        politeness: Politeness,
         progress: Callable[[Progress], None],
         wall_now: Callable[[], datetime],
     ) -> None:
         self._conn = conn
         self._source = source
         self._stop = stop
+        self._politeness = politeness
         self._progress = progress
         self._wall_now = wall_now
         self._checksums = archive_files.checksums(conn, REAL, source.name)
@@ -297,7 +298,7 @@ class _Run:
             return
         messages = [message for one in pending for message in one.messages]
         for begin in range(0, len(messages), MAX_OUTSTANDING):
-            self._hold_back()
+            self._politeness.hold_back(self._tell_held)
             started = time.monotonic()
             for message in messages[begin : begin + MAX_OUTSTANDING]:
                 if isinstance(message, tuple):
@@ -307,7 +308,7 @@ class _Run:
             producer.flush()
             # The end offsets are looked up when it begins, so ours are below them, now that they are acknowledged.
             self._land(lander)
-            self._rest(time.monotonic() - started)
+            self._politeness.rest(time.monotonic() - started)
         loaded = [
             archive_files.LoadedFile(
                 world=REAL,
@@ -329,28 +330,9 @@ class _Run:
             archive_files.record(self._conn, loaded)
         self._checksums.update({file.path: file.checksum for file in loaded})
 
+    def _tell_held(self) -> None:
+        self._progress(Progress(0, self.result.pieces, self.result.rows_sent, None, is_held=True))
+
     def _land(self, lander: Lander) -> None:
         while not lander.land_to_end(LAND_SECONDS).reached_end:
             log.info("landing takes long; it goes on")
-
-    def _hold_back(self) -> None:
-        """Wait while the live path is behind."""
-        started = time.monotonic()
-        while (age := self._tick_age()) is not None and age > LATE_SECONDS and not self._stop.is_set():
-            self._progress(Progress(0, self.result.pieces, self.result.rows_sent, None, is_held=True))
-            self._stop.wait(1.0)
-        self.result.held_back_seconds += time.monotonic() - started
-
-    def _rest(self, worked_seconds: float) -> None:
-        """Where ticks run, leave the machine to them half of the time."""
-        if self._tick_age() is not None:
-            self._stop.wait(min(worked_seconds, LONGEST_REST_SECONDS))
-
-    def _tick_age(self) -> float | None:
-        """Seconds since the newest tick of the active world committed; None where none is running."""
-        row = self._conn.execute(
-            "SELECT extract(epoch FROM clock_timestamp() - t.committed_at)::float8 FROM ticks AS t"
-            " JOIN worlds AS w ON w.world = t.world AND w.is_active WHERE t.stream = 'market'"
-            " ORDER BY t.time DESC LIMIT 1"
-        ).fetchone()
-        return float(row[0]) if row is not None and row[0] < LIVE_WITHIN.total_seconds() else None

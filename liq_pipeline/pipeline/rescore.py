@@ -12,6 +12,7 @@ for comparison.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from psycopg import IsolationLevel
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.errors import LiqError
 from liq_pipeline.pipeline.points import KeptLookback, Lookback, score_flows, score_market
+from liq_pipeline.pipeline.politeness import Politeness
 from liq_pipeline.scoring.assemble import PRESSURE_MAX_AGE
 from liq_pipeline.scoring.bars import BarArrays, Floats, Integers, bars_between
 from liq_pipeline.scoring.early_warning import WarningReference, reference_days
@@ -42,7 +44,8 @@ HOUR: Final = timedelta(hours=1)
 HISTORY_SPAN: Final = timedelta(days=10)
 """Bars of so much history are built at once: the 31 days before it are read once per span."""
 HISTORY_POINTS: Final = 1440
-"""Points per transaction of history: what the arrays of a batch cost at its ends is spread over a day of minutes."""
+HISTORY_ROWS: Final = 7_200
+"""Points, and rows of all symbols, per transaction of history: about a second's work, so that it can give way."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,14 @@ def rescore(
     world_name: str | None = None,
     load_model: Callable[[psycopg.Connection[Any]], ProbabilityModel | None] = lambda conn: None,
     stop: threading.Event | None = None,
+    politeness: Politeness | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> RescoreResult:
     """Score every point in [from_time, to_time] again; symbol: only that one (and no pressure is written).
 
-    world_name: None for the active one. Each batch commits on its own; `stop` ends it after the one under way;
-    progress is called with (batches done, batches in all). Raises LiqError if there is nothing to score.
+    world_name: None for the active one. Each batch commits on its own; `stop` ends it after the one under way.
+    politeness: lets running ticks go first. progress is called with (batches done, batches in all). Raises LiqError if
+    there is nothing to score.
     """
     if to_time < from_time:
         raise LiqError(f"--to {to_time.isoformat()} lies before --from {from_time.isoformat()}")
@@ -109,8 +114,13 @@ def rescore(
         for number, batch in enumerate(batches, start=1):
             if stop is not None and stop.is_set():
                 break
+            if politeness is not None:
+                politeness.hold_back()
+            started = time.monotonic()
             with conn.transaction():
                 done = run.score(batch)
+            if politeness is not None:
+                politeness.rest(time.monotonic() - started)
             total = replace(
                 total,
                 risks=total.risks + done.risks,
@@ -196,8 +206,9 @@ def _unticked(
     points = grid[np.isin(grid // 3600 * 3600, hours)]
     # A batch is read and looked back upon as one stretch: it must not reach over months without data.
     for stretch in np.split(points, np.flatnonzero(np.diff(points) > DAY_SECONDS) + 1):
-        for begin in range(0, stretch.size, HISTORY_POINTS):
-            batch = stretch[begin : begin + HISTORY_POINTS]
+        size = max(1, min(HISTORY_POINTS, HISTORY_ROWS // len(world.manifest.symbols)))
+        for begin in range(0, stretch.size, size):
+            batch = stretch[begin : begin + size]
             yield _Batch(flows=batch, market=batch, cut=None)
 
 
