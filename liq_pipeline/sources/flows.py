@@ -14,7 +14,7 @@ What was read is remembered only after Kafka has acknowledged it: a poll that di
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -30,6 +30,9 @@ from liq_pipeline.sources.http import SourceError, TransientError
 from liq_pipeline.sources.limits import BudgetError
 from liq_pipeline.sources.live.ethereum import CHAIN, TOKENS, Block, ChainReader, Chunk, Transfer
 from liq_pipeline.sources.wallet_lists import LabelList
+
+OnChunk = Callable[[str, int, int, datetime], None]
+"""Called with (source, first block, last block, when they were complete) for every range that was read."""
 
 QUICK_REREAD_BLOCKS: Final = 3
 FULL_REREAD_SECONDS: Final = 60.0
@@ -65,6 +68,7 @@ def read_flows(
     deadline: float,
     *,
     failures: int = 0,
+    on_chunk: OnChunk | None = None,
 ) -> FlowReading:
     """Read what is new, then what is to be read again. deadline: time.monotonic() after which no chunk is begun.
 
@@ -96,6 +100,8 @@ def read_flows(
                 for gone in [n for n in known if start <= n <= last and n not in chunk.blocks]:
                     chunk.blocks[gone] = reader.block(gone)
                 _take(reading, chunk, known, labels, knobs, reader.name)
+                if on_chunk is not None:
+                    on_chunk(reader.name, start, last, chunk.received_at)
             except (SourceError, BudgetError):
                 if reading.read_to is None:
                     raise

@@ -44,7 +44,7 @@ from liq_pipeline.sources.http import (
 )
 from liq_pipeline.sources.live.base import UNREADABLE, Feed, Instrument, Reading, Source, choose
 from liq_pipeline.sources.polling_state import INSTRUMENTS, WHOLE_SOURCE, FeedKey, FeedState, Listing
-from liq_pipeline.sources.raw_log import raw_log_of
+from liq_pipeline.sources.raw_log import RawLog, raw_log_of
 from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
 
@@ -129,7 +129,7 @@ def poll_due(
         tasks = _plan(sources, feeds, listings, settings, moment)
         tasks = _admit(conn, tasks, settings, moment)
         conn.commit()
-        flows = _FlowTask(database_url, settings, feeds, moment, asking_until, on_answer)
+        flows = _FlowTask(database_url, settings, feeds, moment, asking_until, raw_log)
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="beside") as beside:
             # Connecting takes about as long as a venue's answer: done meanwhile.
             connecting = beside.submit(
@@ -334,13 +334,13 @@ class _FlowTask:
         feeds: dict[FeedKey, FeedState],
         now: datetime,
         until: float,
-        on_answer: OnAnswer | None,
+        raw_log: RawLog | None,
     ) -> None:
         self._database_url = database_url
         self._settings = settings
         self._now = now
         self._until = until
-        self._on_answer = on_answer
+        self._raw_log = raw_log
         self._source = registry.flow_source(settings)
         self._key = FeedKey(self._source or "", FLOWS)
         self._before = feeds.get(self._key)
@@ -353,7 +353,8 @@ class _FlowTask:
         cadence = self._settings.sources.flows_seconds
         if self._source is None or not _is_due(self._before, cadence, self._now):
             return
-        http = registry.flow_client(self._settings, on_answer=self._on_answer)
+        on_answer, on_chunk = (None, None) if self._raw_log is None else (self._raw_log.answer, self._raw_log.chunk)
+        http = registry.flow_client(self._settings, on_answer=on_answer)
         budgets = limits.Budgets(self._database_url, registry.flow_limits(self._settings))
         before = self._before or FeedState(self._now, self._now)
 
@@ -366,7 +367,9 @@ class _FlowTask:
                 labels = wallet_lists.in_force(conn, self._now)
                 reader = registry.flow_reader(http, acquire, self._until)
                 knobs = self._settings.sources
-                self.reading = read_flows(reader, conn, labels, knobs, self._now, self._until, failures=before.failures)
+                self.reading = read_flows(
+                    reader, conn, labels, knobs, self._now, self._until, failures=before.failures, on_chunk=on_chunk
+                )
             # Behind the chain, after an outage or at the first start: go on in the next round.
             due = self._now if self.reading.is_behind else self._now + timedelta(seconds=cadence)
             self.changed[self._key] = FeedState(due, self._now, self._now)

@@ -42,13 +42,16 @@ class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
     format_version: int
     symbols: tuple[str, ...]
     expected: Manifest
+    flow_minimum_amount: float = 0.0
+    """Tokens from which a transfer between unlabelled wallets was kept."""
 
 
 class RawLine(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """One answer (path, params, body, payload), frame (text) or heartbeat (event_time) of a source."""
+    """One answer (path, params, body, payload), frame (text) or heartbeat (event_time) of a source, or the blocks of a
+    chain that the answers before it have brought (first_block to last_block, complete at sent_at)."""
 
     source: str
-    kind: Literal["answer", "frame", "heartbeat"]
+    kind: Literal["answer", "frame", "heartbeat", "chunk"]
     received_at: datetime
     sent_at: datetime | None = None
     path: str = ""
@@ -57,6 +60,8 @@ class RawLine(msgspec.Struct, omit_defaults=True, kw_only=True):
     payload: msgspec.Raw = msgspec.Raw(b"null")
     text: str = ""
     event_time: datetime | None = None
+    first_block: int | None = None
+    last_block: int | None = None
 
 
 class RawLog:
@@ -73,7 +78,11 @@ class RawLog:
         if not manifest.exists():
             expected = registry.real_world(settings).manifest
             content = RawManifest(
-                format=FORMAT, format_version=FORMAT_VERSION, symbols=settings.symbols, expected=expected
+                format=FORMAT,
+                format_version=FORMAT_VERSION,
+                symbols=settings.symbols,
+                expected=expected,
+                flow_minimum_amount=settings.sources.flow_minimum_amount,
             )
             manifest.write_bytes(msgspec.json.encode(content))
 
@@ -104,6 +113,18 @@ class RawLog:
             kind="heartbeat",
             received_at=heartbeat.received_at,
             event_time=heartbeat.event_time,
+        )
+        self._add(line)
+
+    def chunk(self, source: str, first: int, last: int, complete_at: datetime) -> None:
+        """An OnChunk: the answers since the one before have brought these blocks."""
+        line = RawLine(
+            source=source,
+            kind="chunk",
+            received_at=datetime.now(UTC),
+            sent_at=complete_at,
+            first_block=first,
+            last_block=last,
         )
         self._add(line)
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 from pydantic import SecretStr
 
+from liq_pipeline.domain.records import StablecoinFlow
 from liq_pipeline.domain.wallets import SHIPPED_LIST_VERSION, WalletLabel
 from liq_pipeline.pipeline.backfill import BackfillResult, backfill
 from liq_pipeline.pipeline.rescore import rescore
@@ -27,6 +29,7 @@ from liq_pipeline.sources import wallet_lists
 from liq_pipeline.sources.archives.catalogue import open_source
 from liq_pipeline.sources.live.ethereum import TOKENS, TRANSFER_TOPIC
 from liq_pipeline.sources.polling import poll_due
+from liq_pipeline.sources.recorded.formats import open_recording
 from liq_pipeline.sources.registry import real_world
 from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
@@ -321,6 +324,43 @@ def test_thousands_of_transfers_in_few_blocks_come_through_whole(follower: Follo
         follower.database_url, "SELECT count(*) AS n, count(DISTINCT (tx_hash, log_index)) AS d FROM stablecoin_flows"
     )
     assert count == [{"n": 3300, "d": 3300}]
+
+
+def test_a_recorded_chain_plays_back_as_the_same_transfers(follower: Follower, tmp_path: Path) -> None:
+    """`liq up --record DIR`, with pages and refused ranges, a re-org, and blocks that were read again and again."""
+    sources = follower.settings.sources.model_copy(update={"record_dir": tmp_path})
+    follower.settings = follower.settings.model_copy(update={"sources": sources})
+    chain = follower.chain
+    chain.most_rows = 1500
+    for _ in range(3):
+        chain.add(*[(USDT, USER, BINANCE_HOT, f"{number}.01") for number in range(1, 701)])
+    replaced = chain.add((USDT, USER, KRAKEN, "2000000"), (USDC, KRAKEN, USER, "500000"))
+    chain.add((USDT, USER, OTHER, "99999.99"), (USDC, ZERO, USER, "7"))
+    follower.follow_to_head()
+    chain.add((USDC, KRAKEN, USER, "500000"), number=replaced, salt="winner")
+    chain.add()
+    follower.follow_to_head()
+
+    played = open_recording(tmp_path, 10)
+    assert played.world.manifest.expected["stablecoin_flows"].venues == (follower.settings_source,)
+    messages = [message for step in played.steps(None) for message in step.messages]
+    again = {
+        (flow.tx_hash, flow.log_index, flow.block_hash): flow for flow in messages if isinstance(flow, StablecoinFlow)
+    }
+    stored = {(row["tx_hash"], row["log_index"], row["block_hash"]): row for row in follower.flows()}
+    assert again.keys() == stored.keys()
+    assert len(stored) == 3 * 700 + 4
+    for key, flow in again.items():
+        for name in ("event_time", "token", "amount", "block_number", "from_entity", "to_entity", "direction"):
+            assert getattr(flow, name) == stored[key][name]
+        assert flow.is_canonical is stored[key]["is_canonical"]
+        assert (flow.world, flow.origin) == (played.world.name, "recorded")
+    assert sum(not flow.is_canonical for flow in again.values()) == 2
+    beats = {message[1].event_time for message in messages if isinstance(message, tuple)}
+    # The live poll tells once how far it read, the player after each range.
+    told = {row["event_time"] for row in rows(follower.database_url, "SELECT DISTINCT event_time FROM heartbeats")}
+    assert told <= beats
+    assert max(told) == max(beats)
 
 
 def test_an_outage_leaves_no_block_out(follower: Follower) -> None:

@@ -4,8 +4,7 @@ Belongs here: reading that format and finding the feed that each answer belongs 
 or what answers mean (live/).
 
 An answer belongs to every feed whose request, made of the instruments recorded before it, equals the recorded one; the
-lists of instruments come from the recording itself. Stablecoin transfers are not played from raw answers: following
-the chain needs blocks, not answers (a recording of records holds them).
+lists of instruments come from the recording itself. Stablecoin transfers: raw_chain.py.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from liq_pipeline.sources.http import Request
 from liq_pipeline.sources.live.base import UNREADABLE, Feed, Instrument, Reading, Source, choose
 from liq_pipeline.sources.playable import Message
 from liq_pipeline.sources.raw_log import FORMAT, FORMAT_VERSION, MANIFEST, RawLine, RawManifest
+from liq_pipeline.sources.recorded.raw_chain import CHAIN_SOURCES, FLOWS, ChainPlayer
 from liq_pipeline.sources.recorded.recording import (
     Findings,
     Recording,
@@ -58,16 +58,20 @@ def open_folder(folder: Path, selection: Selection, step_seconds: int) -> Record
     findings = Findings()
     name = f"recorded/{tidy(folder.name)}{selection.suffix}"[:100]
     first = last = None
-    players = _players(name, symbols)
+    players = _players(name, symbols, manifest)
+    has_flows = False
     for message in _messages(files, players, selection, findings):
         known = message[1].known if isinstance(message, tuple) else message.known
         first, last = first or known, known
+        has_flows = has_flows or (isinstance(message, tuple) and message[0] == FLOWS)
         findings.records += 1
     if first is None or last is None:
         raise RecordingError(f"{folder} holds nothing of the wanted symbols and times ({findings.sentence}).")
     report(str(folder), findings)
     expected = {
-        topic: expectation for topic, expectation in manifest.expected.expected.items() if topic != "stablecoin_flows"
+        topic: expectation
+        for topic, expectation in manifest.expected.expected.items()
+        if topic != FLOWS or has_flows  # recordings of earlier versions do not say which blocks were read
     }
     world = recorded_world(
         folder.name,
@@ -75,22 +79,31 @@ def open_folder(folder: Path, selection: Selection, step_seconds: int) -> Record
             symbols=symbols,
             expected=expected,
             description=f"raw answers: {findings.sentence}",
-            not_listed={name: player.not_listed for name, player in players.items() if player.not_listed},
+            not_listed={
+                name: player.not_listed
+                for name, player in players.items()
+                if isinstance(player, _SourcePlayer) and player.not_listed
+            },
         ),
         step_seconds=step_seconds,
         first_time=first,
         last_time=last,
         selection=selection,
     )
-    return Recording(world, lambda: _messages(files, _players(world.name, symbols), selection, Findings()), findings)
+    return Recording(
+        world, lambda: _messages(files, _players(world.name, symbols, manifest), selection, Findings()), findings
+    )
 
 
-def _players(world: str, symbols: tuple[str, ...]) -> dict[str, _SourcePlayer]:
-    return {name: _SourcePlayer(source, world, symbols) for name, source in SOURCES.items()}
+def _players(world: str, symbols: tuple[str, ...], manifest: RawManifest) -> dict[str, _SourcePlayer | ChainPlayer]:
+    players: dict[str, _SourcePlayer | ChainPlayer] = {
+        name: _SourcePlayer(source, world, symbols) for name, source in SOURCES.items()
+    }
+    return players | {name: ChainPlayer(name, world, manifest.flow_minimum_amount) for name in CHAIN_SOURCES}
 
 
 def _messages(
-    files: list[Path], players: dict[str, _SourcePlayer], selection: Selection, findings: Findings
+    files: list[Path], players: dict[str, _SourcePlayer | ChainPlayer], selection: Selection, findings: Findings
 ) -> Iterator[Message]:
     for path in files:
         # Several processes wrote into the hour: their lines are brought into the order of arrival.
