@@ -60,7 +60,9 @@ def history(
     settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[History]:
-    monkeypatch.setattr(os, "nice", lambda _steps: 0)  # this process goes on to run other tests
+    # This process goes on to run other tests: what a run's own process changes of itself is put back.
+    monkeypatch.setattr(os, "nice", lambda _steps: 0)
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "0")
     with venue_server() as server, DagsterInstance.ephemeral() as instance:
         server.serve(binance.NAME, {})
         serve_market(server, ["BTC"], DAY, DAY + 4 * ONE_DAY)
