@@ -12,7 +12,7 @@ from liq_pipeline.bus.topics import IN_TOPICS
 from liq_pipeline.store import editions
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.landing import Lander
-from liq_pipeline.store.migrations import SQL_DIRECTORY, load, migrate
+from liq_pipeline.store.migrations import SQL_DIRECTORY, _apply, load, migrate
 from liq_pipeline_tests.landing_support import SAMPLES, T0, count, price, select
 
 
@@ -36,8 +36,7 @@ def test_the_time_series_tables_become_hypertables_once(timescale_url: str) -> N
 def test_a_plain_database_with_data_keeps_every_row_when_the_extension_comes(timescale_url: str) -> None:
     """As after a dump from plain PostgreSQL restored on a server that has TimescaleDB."""
     with connect(timescale_url) as conn:
-        for migration in load(SQL_DIRECTORY):
-            conn.execute(migration.text.encode())
+        _apply(conn, load(SQL_DIRECTORY))
         conn.execute(
             "INSERT INTO prices (world, symbol, venue, event_time, price_usd, origin, event_time_source, received_at,"
             " known_at, kafka_cluster, kafka_partition, kafka_offset)"
