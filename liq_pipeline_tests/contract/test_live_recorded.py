@@ -199,9 +199,9 @@ def test_recorded_etherscan_transfers_page_by_block_without_loss(fixtures: Path)
         left = [row for row in padded if start <= int(row["blockNumber"]) <= last]
         return left[(number - 1) * size : number * size]
 
-    first = int(padded[0]["blockNumber"])
+    first, last = int(padded[0]["blockNumber"]), int(padded[-1]["blockNumber"])
     found = list(
-        etherscan._key_set_pages(page, first, lambda r: int(r["blockNumber"]), etherscan._transaction_identity)
+        etherscan._key_set_pages(page, first, last, lambda r: int(r["blockNumber"]), etherscan._transaction_identity)
     )
     assert len(found) == len(padded)
     assert ethereum.hex_number("0x") == 0
