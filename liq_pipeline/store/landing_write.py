@@ -4,8 +4,10 @@ Belongs here: COPY, insert on conflict, and the rules for a key that is there al
 transactions (the caller's).
 
 The rules (CONTRACTS: conflicts). Same key and substance: a duplicate, ignored. Same key, other substance: the first
-stays and the other goes to `row_conflicts`; an archive row, being a correction, replaces what was delivered before it
-and the replaced version goes there. A flow with is_canonical false marks the row of its key as orphaned.
+stays and the other goes to `row_conflicts`; only an archive row over an archive row, being a correction of it, replaces
+it, and the replaced version goes there. What was seen live stays whatever an archive says later, by whichever way it
+came: scores and alerts stand on that row, and with another value, known_at and offset their replay would not be
+bit-equal. A flow with is_canonical false marks the row of its key as orphaned.
 """
 
 from __future__ import annotations
@@ -175,7 +177,7 @@ def resolve(table: LandingTable, state: Row, row: Row) -> tuple[Row, Conflict | 
         return state, None
     if _delivered_before(table, row, state):
         return state, None
-    if row[table.origin] != "archive":
+    if not row[table.origin] == state[table.origin] == "archive":
         return state, Conflict(kept=state, other=row, resolution="first_kept", delivery=row)
     return row, Conflict(kept=row, other=state, resolution="archive_replaced", delivery=row)
 

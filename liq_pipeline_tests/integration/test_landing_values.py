@@ -322,21 +322,24 @@ def test_duplicates_are_ignored_and_counted(producer: RecordProducer, lander: La
 def test_another_version_goes_to_row_conflicts(
     producer: RecordProducer, lander: Lander, database_url: str, batches: str
 ) -> None:
-    correction_known = T0 + timedelta(seconds=90)
+    archived: dict[str, Any] = {"origin": "archive", "known_at": T0 + timedelta(minutes=5)}
     producer.send(price(0))
-    producer.send(price(60))
+    producer.send(price(60, **archived))
+    producer.send(price(120))
     if batches == "two batches":
         producer.flush()
         land(lander)
     producer.send(price(0, price_usd=1.0))
-    producer.send(price(60, price_usd=2.0, origin="archive", known_at=correction_known))
+    producer.send(price(60, price_usd=2.0, **archived))
+    producer.send(price(120, price_usd=3.0, **archived))
     producer.flush()
 
-    assert land(lander).conflicts == 2
+    assert land(lander).conflicts == 3
 
     assert select(database_url, "SELECT price_usd, origin FROM prices ORDER BY event_time") == [
         (90_000.5, "live"),
         (2.0, "archive"),
+        (90_000.5, "live"),
     ]
     rows = select(
         database_url,
@@ -346,6 +349,7 @@ def test_another_version_goes_to_row_conflicts(
     assert [(r, float(kept), float(other), symbol, world) for r, kept, other, symbol, world in rows] == [
         ("first_kept", 90_000.5, 1.0, "BTC", "real"),
         ("archive_replaced", 2.0, 90_000.5, "BTC", "real"),
+        ("first_kept", 90_000.5, 3.0, "BTC", "real"),
     ]
 
 

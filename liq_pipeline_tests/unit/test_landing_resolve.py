@@ -47,12 +47,21 @@ def test_another_live_version_leaves_the_first_in_force() -> None:
     assert (conflict.kept, conflict.other, conflict.resolution) == (first, other, "first_kept")
 
 
-def test_an_archive_correction_replaces_what_was_there() -> None:
-    first, correction = row(price()), archive(0, price_usd=90_001.0, offset=5)
+def test_an_archive_correction_replaces_what_the_archive_had_said() -> None:
+    first, correction = archive(0), archive(0, price_usd=90_001.0, offset=5)
     state, conflict = resolve(PRICES, first, correction)
     assert state is correction
     assert conflict is not None
     assert (conflict.kept, conflict.other, conflict.resolution) == (correction, first, "archive_replaced")
+
+
+def test_an_archive_leaves_what_was_seen_live_in_force() -> None:
+    """Whoever sent it: the backfill leaves such rows out, but any program may write to the topics."""
+    seen, told = row(price()), archive(0, price_usd=90_001.0, offset=5)
+    state, conflict = resolve(PRICES, seen, told)
+    assert state is seen
+    assert conflict is not None
+    assert (conflict.kept, conflict.other, conflict.resolution) == (seen, told, "first_kept")
 
 
 def test_an_old_correction_read_again_does_not_undo_a_newer_one() -> None:
