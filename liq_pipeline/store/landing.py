@@ -132,7 +132,7 @@ class Lander:
         try:
             batch = self._read(wait_seconds)
             if batch is not None:
-                result += self._land(batch)
+                result += self._land(batch, self._known_standing)
         except UnreadableError as error:
             result += self._skip_unreadable(error)
         except (MovedError, OffsetsGoneError):
@@ -192,14 +192,19 @@ class Lander:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def _ready(self) -> LandResult:
-        """Open what is closed and find out where landing stands; say what was found."""
+        """Open what is closed and find out where landing stands; say what was found. No batch may be under way."""
+        return self._look() if self._must_look() else LandResult()
+
+    def _must_look(self) -> bool:
+        """Whether it is unknown where landing stands; now and then Kafka is asked whether it is what it was."""
         if self._reader is not None and time.monotonic() - self._identity_checked_at > IDENTITY_SECONDS:
             self._identity_checked_at = time.monotonic()
             if not self._reader.is_unchanged():
                 log.warning("landing: Kafka at %s is not what it was; looking again", self._bootstrap_servers)
                 self._drop_reader()
-        if self._standing is not None and self._reader is not None:
-            return LandResult()
+        return self._standing is None or self._reader is None
+
+    def _look(self) -> LandResult:
         if self._reader is None:
             self._identity_checked_at = time.monotonic()
             self._reader = TopicReader(
@@ -279,7 +284,10 @@ class Lander:
         with _quick_handover(), ThreadPoolExecutor(1, thread_name_prefix="landing") as writer:
             while True:
                 try:
-                    note(self._ready())
+                    if self._must_look():
+                        # Looking writes too, and the connection holds one transaction: the batch under way ends first.
+                        settle()
+                        note(self._look())
                     done = is_done()
                     try:
                         batch = None if done else self._read(_POLL_SECONDS if pending is None else 0.0)
@@ -293,7 +301,7 @@ class Lander:
                         continue
                     settle()
                     if batch is not None:
-                        pending = writer.submit(self._land, batch)
+                        pending = writer.submit(self._land, batch, self._known_standing)
                     elif done:
                         return total
                 except MovedError:
@@ -304,9 +312,8 @@ class Lander:
                     self._drop_reader()
                     raise
 
-    def _land(self, batch: Batch) -> LandResult:
-        """Write a batch, again if the server failed. Raises LandingError, MovedError."""
-        standing = self._known_standing
+    def _land(self, batch: Batch, standing: Standing) -> LandResult:
+        """Write a batch read from that standing, again if the server failed. Raises LandingError, MovedError."""
         return self._attempt(lambda: write_batch(self._connection(), self._consumer, standing, batch))
 
     def _skip_unreadable(self, error: UnreadableError) -> LandResult:

@@ -336,6 +336,36 @@ def test_a_topic_made_anew_under_a_running_worker_is_noticed(
     assert "deleted and made anew" in caplog.text
 
 
+def test_a_changed_kafka_is_looked_at_only_after_the_batch_under_way(
+    database_url: str, kafka_server: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both use the one connection: begun inside the other's transaction, the look would end or undo the batch."""
+    looked = threading.Event()
+    overlaps: list[bool] = []
+    write, synchronise = landing.write_batch, landing.landing_offsets.synchronise
+
+    def slow_write(*arguments: Any) -> LandResult:
+        looked.clear()
+        result = write(*arguments)
+        overlaps.append(looked.wait(0.3))
+        return result
+
+    def look(*arguments: Any) -> landing.Standing:
+        looked.set()
+        return synchronise(*arguments)
+
+    monkeypatch.setattr(landing, "IDENTITY_SECONDS", 0.0)
+    monkeypatch.setattr(landing, "write_batch", slow_write)
+    monkeypatch.setattr(landing.landing_offsets, "synchronise", look)
+    monkeypatch.setattr(landing.TopicReader, "is_unchanged", lambda _: False)
+    send_prices(kafka_server, topic_prefix, range(10))
+    with Lander(database_url, kafka_server, topic_prefix, max_records=4) as lander:
+        lander.land_to_end(60)
+    assert len(overlaps) >= 3
+    assert not any(overlaps)
+    assert count(database_url, "prices") == 10
+
+
 def test_a_log_that_lost_its_tail_is_read_again_without_doubles(
     database_url: str, kafka_server: str, topic_prefix: str
 ) -> None:
