@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any, Final
 
 import psycopg
@@ -37,7 +38,7 @@ from liq_pipeline.sources.limits import BudgetError
 from liq_pipeline.sources.live.base import History, Source
 from liq_pipeline.store import gaps, worlds
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.gap_search import Hole, Series, find_holes
+from liq_pipeline.store.gap_search import Hole, Series, earliest_late_row, find_holes
 from liq_pipeline.store.gaps import Gap, StoredGap
 from liq_pipeline.store.inputs import scope_of
 from liq_pipeline.store.landing import Lander
@@ -96,8 +97,11 @@ def search(settings: Settings, conn: psycopg.Connection[Any], now: datetime) -> 
         return 0
     until = now - SETTLING
     since = gaps.checked_until(conn, world.name) or until - FIRST_LOOK_BACK
-    symbols = world.manifest.symbols
-    found = find_holes(conn, world.name, _expected_series(settings, world), symbols, since, until)
+    found: list[Hole] = []
+    for topic, series in groupby(_expected_series(settings, world), key=lambda one: one.topic):
+        late = earliest_late_row(conn, world.name, topic, since, since - SETTLING)
+        begin = since if late is None else late - timedelta(microseconds=1)
+        found += find_holes(conn, world.name, list(series), world.manifest.symbols, begin, until)
     new = gaps.record_new(conn, [_gap_of(hole, world.name, _cause(conn, world.name, hole)) for hole in found])
     gaps.set_checked_until(conn, world.name, until)
     conn.commit()
@@ -146,7 +150,14 @@ def heal(
         if result.records:
             servers, prefix = bootstrap_servers, settings.kafka_topic_prefix
             with Lander(database_url, servers, prefix, consumer=LANDING_CONSUMER) as lander:
-                lander.land_to_end(LAND_SECONDS)
+                has_landed = lander.land_to_end(LAND_SECONDS).reached_end
+            if not has_landed:
+                # What was asked for is on its way: judged now, the venues would seem to have had nothing.
+                result.left_open = len(open_gaps)
+                result.failures["landing"] = (
+                    f"Kafka holds more than landed within {LAND_SECONDS:g} s: the next healing looks at the holes again"
+                )
+                open_gaps = []
         for gap in open_gaps:
             _settle(conn, settings, world, gap, asked.get(gap.gap_id), moment, result)
             conn.commit()

@@ -63,6 +63,21 @@ def find_holes(
     return found
 
 
+def earliest_late_row(
+    conn: psycopg.Connection[Any], world: str, topic: str, before: datetime, landed_from: datetime
+) -> datetime | None:
+    """The first event_time before `before` among the live rows that landed at or after landed_from, if there is one.
+
+    Rows that waited in Kafka or in the collector's buffer end holes in a time that has been searched without them.
+    """
+    query = sql.SQL(
+        "SELECT min(event_time) FROM {} WHERE landed_at >= %s AND world = %s AND origin = 'live' AND event_time < %s"
+    ).format(sql.Identifier(topic))
+    row = conn.execute(query, [landed_from, world, before]).fetchone()
+    first: datetime | None = None if row is None else row[0]
+    return first
+
+
 def _in_topic(
     conn: psycopg.Connection[Any],
     world: str,

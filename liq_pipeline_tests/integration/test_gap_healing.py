@@ -303,11 +303,19 @@ def test_what_the_venue_serves_only_in_part_is_healed_in_part(interrupted: Insta
     assert [row["healed_at"] is not None for row in parts] == [True, False, True]
 
 
-def test_what_is_not_published_yet_stays_open(interrupted: Installation) -> None:
+def test_what_is_not_published_or_has_not_landed_yet_stays_open(
+    interrupted: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     interrupted.venues.holes = {("bybit", "open_interest"): [(BACK - 10 * MINUTE, BACK)]}
     early = interrupted.heal(BACK + 5 * MINUTE)
     assert early.left_open > 0
     interrupted.venues.holes = {}
+    with monkeypatch.context() as patched:
+        patched.setattr(healing, "LAND_SECONDS", 0.0)  # a backlog: what the venues served waits in Kafka behind it
+        waiting = interrupted.heal(NOW)
+    assert waiting.records != {}
+    assert waiting.failures.keys() == {"landing"}
+    assert waiting.permanent == 0
     late = interrupted.heal(NOW)
     assert late.left_open == 0
     assert {row["permanent_reason"] for row in interrupted.ledger() if row["healed_at"] is None} == {healing.NOT_SERVED}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from liq_pipeline.pipeline import healing
+from liq_pipeline.settings import Settings
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.gap_search import Series, find_holes
 from liq_pipeline_tests.scoring_support import START, Feed, make_world, write
@@ -62,6 +64,20 @@ def test_a_hole_that_began_before_the_search_is_found_whole(conn: psycopg.Connec
     expected = [("prices", "BTC", START + 10 * MINUTE, START + 3 * HOUR + TEN_SECONDS)]
     assert holes(conn, since=START + 2 * HOUR) == expected
     assert holes(conn, since=START + 3 * HOUR + MINUTE) == []  # it ended before
+
+
+def test_rows_that_land_after_their_time_was_searched_end_a_hole_all_the_same(
+    conn: psycopg.Connection[Any], settings: Callable[..., Settings]
+) -> None:
+    """Landing stood still: what Kafka kept meanwhile lies before the place where the next search goes on."""
+    write(conn, live(START, START + 10 * MINUTE))
+    conn.execute("UPDATE worlds SET is_active = true")
+    assert healing.search(settings(), conn, START + 30 * MINUTE) == 0
+    write(conn, live(START + 20 * MINUTE, START + 28 * MINUTE))
+    assert healing.search(settings(), conn, START + 40 * MINUTE) == 1
+    assert healing.search(settings(), conn, START + 50 * MINUTE) == 0
+    ((first, last),) = conn.execute("SELECT from_time, to_time FROM ingest_gaps").fetchall()
+    assert (first, last) == (START + 10 * MINUTE, START + 20 * MINUTE + TEN_SECONDS)
 
 
 def test_the_silence_after_the_newest_row_is_no_hole_yet(conn: psycopg.Connection[Any]) -> None:
