@@ -12,7 +12,15 @@ from typing import Annotated, Any
 
 import typer
 
-from liq_pipeline.commands.shared import endpoints_in_force, err, instant, json_default, out, settings_in_force
+from liq_pipeline.commands.shared import (
+    endpoints_in_force,
+    err,
+    folder_to_write,
+    instant,
+    json_default,
+    out,
+    settings_in_force,
+)
 from liq_pipeline.errors import LiqError
 
 
@@ -37,6 +45,10 @@ def evaluate(
     last = None if to is None else instant(to, "--to")
     if sum((panel is not None, published, simulated is not None)) > 1:
         raise LiqError("--panel, --published and --simulated exclude each other.")
+    if first is not None and last is not None and last <= first:
+        raise LiqError(f"--to {to} does not lie after --from {from_}.")
+    if out_dir is not None:
+        folder_to_write(out_dir)
     report: dict[str, Any]
     if panel is not None or simulated is not None or published:
         from liq_pipeline.evaluation.run import evaluate as run_evaluation

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import signal
 import sys
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from liq_pipeline.commands.shared import endpoints_in_force, err, instant, out, settings_in_force
+from liq_pipeline.commands.shared import (
+    endpoints_in_force,
+    err,
+    instant,
+    out,
+    page_to_write,
+    settings_in_force,
+)
 from liq_pipeline.errors import LiqError
 
 if TYPE_CHECKING:
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
     from liq_pipeline.settings import Settings
 
 SIMULATED = "simulated"
+_OFFER = "`liq replay simulated` shows such a page of a simulated cascade, without any network."
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting of a second reading beside the first, LIQ_...=VALUE; may be repeated."),
@@ -41,7 +49,9 @@ def replay(
     settings = settings_in_force()
     changed = parse_changes(changes or [])
     changed_settings(settings, changed)  # a wrong name is told before anything is played
+    page_to_write(out_file or Path("replay.html"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the throw-away servers must not outlive us
+    symbol = None if symbol is None else symbol.upper()
     window = _window(what, settings, symbol, day)
     page = out_file or Path(f"replay-{window.world.name.partition('/')[2]}-{window.first:%Y-%m-%d}.html")
     story = run_replay(
@@ -74,14 +84,17 @@ def what_if(
     changed = parse_changes(changes or [])
     if not changed:
         raise LiqError("--set NAME=VALUE says what to change, for example --set LIQ_SEVERITY_WARNING_RISK=45")
+    first, last = instant(from_, "--from"), instant(to, "--to")
+    if out_file is not None:
+        page_to_write(out_file)
     story = stored_what_if(
         endpoints_in_force(settings).database_url,
         settings,
-        instant(from_, "--from"),
-        instant(to, "--to"),
+        first,
+        last,
         changed,
         world_name=world,
-        symbol=symbol,
+        symbol=None if symbol is None else symbol.upper(),
         out=out_file,
     )
     _print_comparison(story)
@@ -112,7 +125,11 @@ def _window(what: str, settings: Settings, symbol: str | None, day: str | None) 
     if folder.is_dir():
         return window.of_recording(folder, settings, None if day is None else _date(day, "--day"))
     wanted = _date(what, "DATE|DIR")
+    if wanted >= datetime.now(UTC).date():
+        raise LiqError(f"{wanted} has not ended yet: the archive has a day from the day after it on. {_OFFER}")
     symbols = settings.symbols if symbol is None else tuple(dict.fromkeys(("BTC", "ETH", symbol)))
+
+    err.print(f"fetching {wanted} and its look-back from the public archive", style="dim", highlight=False)
 
     def progress(done: int, total: int) -> None:
         if err.is_terminal:
@@ -121,12 +138,11 @@ def _window(what: str, settings: Settings, symbol: str | None, day: str | None) 
     try:
         return window.of_archive(wanted, symbols, settings, progress)
     except SourceError as error:
-        offer = "`liq replay simulated` shows such a page of a simulated cascade, without any network"
         if not sys.stdin.isatty():
-            raise LiqError(f"{wanted} cannot be fetched from the public archive ({error}); {offer}") from error
+            raise LiqError(f"{wanted} cannot be fetched from the public archive ({error}). {_OFFER}") from error
         err.print(f"{wanted} cannot be fetched from the public archive: {error}", highlight=False)
         if not typer.confirm("Play a SIMULATED cascade instead (made up, not that day)?"):
-            raise LiqError(offer) from error
+            raise LiqError(_OFFER) from error
         return window.of_simulation(settings)
 
 

@@ -5,9 +5,11 @@ Belongs here: parsing of option values, one sentence for each that cannot be rea
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -55,6 +57,27 @@ def instant(text: str, option: str) -> datetime:
     except ValueError as error:
         raise LiqError(f"{option} must be a time such as 2025-10-10T20:00Z, not {text!r}.") from error
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def page_to_write(path: Path) -> Path:
+    """The file, once it is sure that it can be written: told before minutes of work, not after them."""
+    if path.is_dir():
+        raise LiqError(f"{path} is a folder: name the file that is to be written, for example {path / 'page.html'}.")
+    folder_to_write(path.parent)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise LiqError(f"{path} cannot be written: it belongs to somebody else, or is write-protected.")
+    return path
+
+
+def folder_to_write(folder: Path) -> Path:
+    """The folder, made if it is not there. Raises LiqError if nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LiqError(f"the folder {folder} cannot be made: {error.strerror}.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise LiqError(f"nothing can be written into {folder}: choose another place with --out.")
+    return folder
 
 
 def partition_numbers(text: str) -> list[int]:

@@ -26,7 +26,7 @@ from liq_pipeline.errors import LiqError
 from liq_pipeline.runtime.files import read_json, write_atomically, write_json
 from liq_pipeline.runtime.java import find_java
 from liq_pipeline.runtime.kafka_jars import ensure_jars
-from liq_pipeline.runtime.processes import ProcessIdentity, end, free_port, last_lines, refuse_taken_port
+from liq_pipeline.runtime.processes import ProcessIdentity, dying_with_us, end, free_port, last_lines, refuse_taken_port
 
 MEMORY_MB: Final = 256
 
@@ -60,6 +60,7 @@ class EmbeddedKafka:
 
     home: the LIQ_HOME in force, created if missing. port: loopback TCP port of the clients. memory_mb: heap.
     controller_port: loopback port of the KRaft controller, a free one by default (nobody else needs to know it).
+    dies_with_us: the broker does not outlive the thread that starts it, even if that is killed (Linux only).
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class EmbeddedKafka:
         controller_port: int | None = None,
         log_path: Path | None = None,
         console: Console | None = None,
+        dies_with_us: bool = False,
     ) -> None:
         self.directory = home / "kafka"
         self.port = port
@@ -79,6 +81,7 @@ class EmbeddedKafka:
         self.log_path = log_path or home / "logs" / "kafka.log"
         self._controller_port = controller_port
         self._console = console
+        self._dies_with_us = dies_with_us
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -117,7 +120,7 @@ class EmbeddedKafka:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        self._stop_orphan()
+        self.stop_orphan()
         refuse_taken_port(self.port, "Kafka")
         java, classpath = find_java(), os.pathsep.join(str(jar) for jar in ensure_jars(console=self._console))
         self._write_configuration()
@@ -143,6 +146,17 @@ class EmbeddedKafka:
         process.wait(5)
         self._process = None
         (self.directory / "broker.json").unlink(missing_ok=True)
+
+    def stop_orphan(self) -> None:
+        """A broker of this home that a killed predecessor left behind: stop it."""
+        left = read_json(self.directory / "broker.json")
+        if left is None:
+            return
+        end(
+            ProcessIdentity(int(left["pid"]), float(left["started_at"])),
+            wait_seconds=30,
+            first=signal.SIGTERM,
+        )
 
     # -- internals ---------------------------------------------------------------------------------------------
 
@@ -227,6 +241,7 @@ class EmbeddedKafka:
                 stderr=log,
                 cwd=self.directory,
                 start_new_session=True,
+                preexec_fn=dying_with_us(signal.SIGTERM) if self._dies_with_us else None,
             )
 
     def _wait_until_it_answers(self, deadline: float) -> bool:
@@ -261,13 +276,3 @@ class EmbeddedKafka:
                 return True
         except OSError:
             return False
-
-    def _stop_orphan(self) -> None:
-        left = read_json(self.directory / "broker.json")
-        if left is None:
-            return
-        end(
-            ProcessIdentity(int(left["pid"]), float(left["started_at"])),
-            wait_seconds=30,
-            first=signal.SIGTERM,
-        )

@@ -26,7 +26,7 @@ import psycopg
 from psycopg import sql
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.runtime.processes import ProcessIdentity, end, last_lines, refuse_taken_port
+from liq_pipeline.runtime.processes import ProcessIdentity, dying_with_us, end, last_lines, refuse_taken_port
 from liq_pipeline.runtime.users import Account, account_to_run_as, may_use
 
 ROLE: Final = "liq"
@@ -94,6 +94,7 @@ class EmbeddedPostgres:
     process is root (PostgreSQL refuses to run as root), by default a system user made for it.
     binaries: a directory with postgres and initdb, by default the newest that this machine has.
     settings: server settings added to (or put in place of) the module's SETTINGS.
+    dies_with_us: the server does not outlive the thread that starts it, even if that is killed (Linux only).
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class EmbeddedPostgres:
         binaries: Path | None = None,
         settings: Mapping[str, str] | None = None,
         log_path: Path | None = None,
+        dies_with_us: bool = False,
     ) -> None:
         self.directory = home / "postgres"
         self.port = port
@@ -115,6 +117,7 @@ class EmbeddedPostgres:
         self._run_as = run_as
         self._binaries = binaries
         self._settings = {**SETTINGS, **(settings or {})}
+        self._dies_with_us = dies_with_us
         self._process: subprocess.Popen[bytes] | None = None
         self._account: Account | None = None
 
@@ -143,7 +146,7 @@ class EmbeddedPostgres:
         if self.is_running:
             return
         self._prepare()
-        self._stop_orphan()
+        self.stop_orphan()
         refuse_taken_port(self.port, "PostgreSQL")
         if not (self.data / "PG_VERSION").is_file():
             self._initialise()
@@ -174,6 +177,20 @@ class EmbeddedPostgres:
             end(identity, wait_seconds=timeout_seconds, first=signal.SIGINT)
         process.wait(5)
         self._process = None
+
+    def stop_orphan(self) -> None:
+        """A server that runs on this data directory although nobody of ours holds it: stop it."""
+        try:
+            pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
+        except (FileNotFoundError, ValueError, IndexError):
+            return
+        identity = ProcessIdentity.of(pid)
+        process = None if identity is None else identity.process()
+        if identity is None or process is None:
+            return
+        command = process.cmdline()
+        if str(self.data) in command or any(str(self.data) in part for part in command):
+            end(identity, wait_seconds=30, first=signal.SIGINT)
 
     def ensure_database(self, name: str) -> str:
         """Create the database unless it is there; returns its URL."""
@@ -319,6 +336,7 @@ class EmbeddedPostgres:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=dying_with_us(signal.SIGINT) if self._dies_with_us else None,
                 **self._identity_arguments(),
             )
 
@@ -334,17 +352,3 @@ class EmbeddedPostgres:
             # Another server may hold the port (and by chance accept the password): ours is known by its folder.
             return where is not None and Path(where[0]).resolve() == self.data.resolve()
         return False
-
-    def _stop_orphan(self) -> None:
-        """A server that runs on this data directory although nobody of ours holds it: stop it."""
-        try:
-            pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
-        except (FileNotFoundError, ValueError, IndexError):
-            return
-        identity = ProcessIdentity.of(pid)
-        process = None if identity is None else identity.process()
-        if identity is None or process is None:
-            return
-        command = process.cmdline()
-        if str(self.data) in command or any(str(self.data) in part for part in command):
-            end(identity, wait_seconds=30, first=signal.SIGINT)

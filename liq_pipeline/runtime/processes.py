@@ -6,11 +6,13 @@ Belongs here: identity, ending, readable exits. Does not: which processes there 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,6 +131,24 @@ def _send(identity: ProcessIdentity, number: signal.Signals) -> None:
     if process is not None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
+
+
+def dying_with_us(number: signal.Signals) -> Callable[[], None] | None:
+    """For Popen's preexec_fn: the kernel sends the child this signal when the thread that starts it ends.
+
+    That holds for kill -9 too. Set after Popen has changed the user, which would undo it. None where only Linux can.
+    """
+    if sys.platform != "linux":
+        return None
+    # Loaded here: between fork and exec nothing may be loaded.
+    prctl, set_parent_death_signal, ours = ctypes.CDLL(None).prctl, 1, os.getpid()
+
+    def set_it() -> None:
+        prctl(set_parent_death_signal, number)
+        if os.getppid() != ours:  # we ended in between: nobody is left whose end could be told
+            os._exit(1)
+
+    return set_it
 
 
 def free_port(preferred: int | None = None, *, taken: Iterable[int] = ()) -> int:

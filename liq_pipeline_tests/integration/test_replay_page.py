@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from liq_pipeline.errors import LiqError
 from liq_pipeline.pipeline.models import model_in_force
+from liq_pipeline.replay import servers
 from liq_pipeline.replay.page import compared, render
 from liq_pipeline.replay.play import play_through
 from liq_pipeline.replay.servers import Servers
@@ -22,6 +24,7 @@ from liq_pipeline.replay.stored_what_if import stored_what_if
 from liq_pipeline.replay.story import SERIES, Story, as_stored, what_happened
 from liq_pipeline.replay.what_if import changed_settings, parse_changes
 from liq_pipeline.replay.window import Window, of_archive, of_recording
+from liq_pipeline.runtime.processes import ProcessIdentity, wait_until_gone
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources.archives import binance
 from liq_pipeline_tests.archive_support import serve_market
@@ -201,3 +204,31 @@ def test_what_cannot_be_played_is_one_sentence_and_exit_code_2(
     assert words in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("*.html"))
+
+
+def test_the_servers_of_a_killed_replay_die_with_it_and_the_next_one_takes_its_folder_away(
+    new_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, running = new_home / "liq-replay-killed", new_home / "liq-replay-running"
+    replaying = subprocess.Popen(
+        [
+            sys.executable, "-c",
+            "import os, sys, time; from pathlib import Path; from liq_pipeline.replay import servers;"
+            "home = Path(sys.argv[1]); home.mkdir(); servers.own(home);"
+            "server = servers.EmbeddedPostgres(home, servers.free_port(), dies_with_us=True); server.start();"
+            "print(server.identity.pid, server.identity.started_at, flush=True); time.sleep(600)",
+            str(home),
+        ],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert replaying.stdout is not None
+    pid, started_at = replaying.stdout.readline().split()
+    replaying.kill()
+    replaying.communicate()
+    assert wait_until_gone([ProcessIdentity(int(pid), float(started_at))], 30) == []
+
+    running.mkdir()
+    servers.own(running)  # by this process, which lives
+    monkeypatch.setattr(tempfile, "tempdir", str(new_home))
+    assert servers.remove_left_behind() == [home]
+    assert [folder.name for folder in new_home.iterdir()] == [running.name]
