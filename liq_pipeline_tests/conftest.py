@@ -89,10 +89,13 @@ def _template_database(postgres_server: EmbeddedPostgres) -> str:
 
 
 def _create_database(server: EmbeddedPostgres, template: str) -> str:
+    """A copy. By files: through the log, as is the default, the 600 relations take 0.2 to 0.4 s, so 0.05 to 0.1 s."""
     name = f"test_{uuid.uuid4().hex[:16]}"
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
         )
     return name
 
