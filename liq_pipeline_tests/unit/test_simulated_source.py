@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,9 @@ SHORT_HISTORY_STEPS = 24 * 12
 
 
 def first_steps(source: SimulatedSource, count: int, after: object = None) -> list[Step]:
-    return list(itertools.islice(source.steps(after), count))  # type: ignore[arg-type]
+    """The first steps of the market: those that bring something."""
+    steps = (step for step in source.steps(after) if step.messages)  # type: ignore[arg-type]
+    return list(itertools.islice(steps, count))
 
 
 def digest(steps: Iterable[Step]) -> str:
@@ -52,6 +54,14 @@ def test_the_history_is_complete_only_as_a_whole_and_ends_at_the_epoch(played: l
     assert history[0].time == EPOCH - timedelta(hours=24) + timedelta(minutes=5)
     assert all(step.is_complete for step in played[SHORT_HISTORY_STEPS:])
     assert played[SHORT_HISTORY_STEPS].time == EPOCH + timedelta(seconds=10)
+
+
+@pytest.mark.parametrize("after", [None, EPOCH, EPOCH + timedelta(seconds=10), EPOCH + timedelta(seconds=15)])
+def test_every_point_of_both_grids_is_a_step(after: datetime | None) -> None:
+    steps = itertools.dropwhile(lambda step: step.time <= EPOCH, SimulatedSource(simulation()).steps(after))
+    came = [int((step.time - EPOCH).total_seconds()) for step in itertools.islice(steps, 14)]
+    grids = sorted({*range(10, 200, 10), *range(15, 200, 15)})
+    assert came == [second for second in grids if after is None or second > (after - EPOCH).total_seconds()][:14]
 
 
 def test_messages_come_in_known_order_and_inside_their_step(played: list[Step]) -> None:
