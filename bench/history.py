@@ -6,7 +6,10 @@ One run, one machine, one database. A year of 5-minute rows is written into the 
 whose ticks go on, some days of archive files are loaded by `liq backfill` from a local server, and the asset
 history/signals is brought up to date for one quarter and for four, each as the one run that a backfill from the asset
 graph makes, through the queue and the heavy lane. Printed: time in all, per million rows, CPU of the process that does
-it, how it grows, and what the ticks took without and beside it.
+it, how it grows, and what the ticks took without and beside it. Ticks without it are measured before, between and after
+the backfills, so that a machine that grows busier meanwhile weighs on both; for the ticks alone, many short ones:
+
+    python -m bench history --history-quarters=0.5,0.5,0.5,0.5 --history-load-days=0 --history-alone=100
 """
 
 # ruff: noqa: S608 - statements out of own constants
@@ -216,9 +219,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--history-quarters", default="1,4", help="how many quarters to score, one after the other")
     parser.add_argument("--history-step", type=int, default=300, help="seconds between scores; archives have 300")
     parser.add_argument("--history-load-days", type=int, default=5)
+    parser.add_argument("--history-alone", type=float, default=120, help="seconds of ticks alone, each time")
     parser.add_argument("--history-patience", type=float, default=7200)
     options, _ = parser.parse_known_args(arguments)
-    spans = [int(word) for word in options.history_quarters.split(",")]
+    spans = [float(word) for word in options.history_quarters.split(",")]
     with ExitStack() as exits:
         folder = exits.enter_context(tempfile.TemporaryDirectory(prefix="liq-bench-"))
         Path(folder).chmod(0o711)
@@ -237,8 +241,15 @@ def main(arguments: list[str]) -> None:
         )
         exits.enter_context(deployment.dagster(stock=False))
         time.sleep(30)
-        alone = quiet_ticks(deployment, 120)
-        print(f"  ticks alone ({len(alone)}): {_told(alone)}", flush=True)
+        alone: list[float] = []
+        beside: list[float] = []
+
+        def measure_alone() -> None:
+            ticks = quiet_ticks(deployment, options.history_alone)
+            alone.extend(ticks)
+            print(f"  ticks alone ({len(ticks)}): {_told(ticks)}", flush=True)
+
+        measure_alone()
         if options.history_load_days:
             loaded = load(deployment, symbols, options.history_load_days)
             print(
@@ -251,11 +262,16 @@ def main(arguments: list[str]) -> None:
         for quarters in spans:
             figures = backfill(deployment, START, START + quarters * QUARTER, options.history_patience)
             per_million.append(figures.cpu_seconds / figures.rows * 1e6)
+            beside += figures.ticks
             print(
-                f"  {quarters} quarter(s): {figures.rows:,} scores in {figures.seconds:.0f} s,"
+                f"  {quarters:g} quarter(s): {figures.rows:,} scores in {figures.seconds:.0f} s,"
                 f" {figures.seconds / figures.rows * 1e6:.0f} s and {per_million[-1]:.0f} CPU-s per million;"
                 f" ticks beside it ({len(figures.ticks)}): {_told(figures.ticks)}",
                 flush=True,
             )
+            measure_alone()
         grows = per_million[-1] / per_million[0]
-        print(f"  CPU per row, {spans[-1]} quarters to {spans[0]}: {grows:.2f}")
+        print(f"  CPU per row, {spans[-1]:g} quarters to {spans[0]:g}: {grows:.2f}")
+        ratios = [quantile(beside, share) / quantile(alone, share) for share in (0.5, 0.95)]
+        print(f"  ticks beside scoring ({len(beside)}): {_told(beside)}; alone ({len(alone)}): {_told(alone)};", end="")
+        print(f" ratios {ratios[0]:.2f} and {ratios[1]:.2f}", flush=True)

@@ -1,8 +1,9 @@
 """The zygote: one process with one thread that has imported everything and forks a run worker per request.
 
-Belongs here: importing, forking, watching and ending workers. Does not: what a worker does (worker.py), or any
-connection: no engine, Kafka client, gRPC channel, DagsterInstance or thread may exist in this process, because a fork
-would share or break it. `python -m liq_pipeline.launcher.zygote --socket PATH` runs it until SIGTERM.
+Belongs here: forking, watching and ending workers. Does not: what is imported (preloading.py), what is known of a
+worker (running.py), what one does (worker.py), or any connection: no engine, Kafka client, gRPC channel,
+DagsterInstance or thread may exist in this process, because a fork would share or break it.
+`python -m liq_pipeline.launcher.zygote --socket PATH` runs it until SIGTERM.
 
 It replaces itself (exec: same pid, same listening socket, same children) when the project's source files change or
 its memory grows, and a zygote started after a killed one adopts the workers that are still running: both find them
@@ -13,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
-import importlib
 import json
 import os
 import selectors
@@ -24,71 +23,25 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import psutil
 
-from liq_pipeline.launcher import processes, protocol
+from liq_pipeline.launcher import preloading, processes, protocol, running
+from liq_pipeline.launcher.running import Worker
 from liq_pipeline.runtime.processes import ProcessIdentity
 
 DEFAULT_MODULE = "liq_pipeline.definitions"
-# What a run would import after the fork: drivers, and what Dagster imports inside functions. Found by comparing
-# sys.modules before and after a tick; one that is missing here costs time in each run, nothing else.
-WARM_MODULES = (
-    "dagster_postgres",
-    "psycopg2.extras",
-    "psycopg",
-    "kafka",
-    "numpy.ma",
-    "encodings.idna",
-    "sqlalchemy.dialects.postgresql.psycopg2",
-    "fsspec.implementations.local",
-    "upath.implementations.local",
-    "dagster._core.execution.plan.active",
-    "dagster._core.executor.in_process",
-    "dagster._core.instance.factory",
-    "dagster._core.instance.runs.run_domain",
-    "dagster._core.secrets.env_file",
-    "dagster._core.storage.root",
-    "dagster._core.storage.sqlite_storage",
-    "dagster._core.system_config.composite_descent",
-    "dagster._core.utility_ops",
-    "dagster._core.workspace.autodiscovery",
-    "dagster._utils.test.definitions",
-    "liq_pipeline.launcher.run_launcher",
-    "liq_pipeline.launcher.coordinator",
-    "liq_pipeline.launcher.compute_logs",
-    "liq_pipeline.launcher.storage",
-)
-THREAD_LIMITS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
-CANCEL_GRACE_SECONDS = 2.0
-"""From the interrupt to the kill; with the report of the end it stays under 5 s (3 s gave 5.0 at a load of 20)."""
+CANCEL_GRACE_SECONDS = 1.0
+"""From the interrupt to the kill. Request and report come on top, 2 s of them at a load of 20 on two cores, and 5 s is
+what a person is promised; whoever is killed loses nothing that a transaction had not rolled back anyway."""
 STOP_GRACE_SECONDS = 5.0
 CLIENT_TIMEOUT_SECONDS = 2.0
 POLL_SECONDS = 0.5
 MEMORY_GROWTH_BYTES = 96 << 20
 MEMORY_CHECK_SECONDS = 60.0
-
-
-@dataclass(slots=True)
-class Worker:
-    """A run's process. A worker of an earlier zygote is not our child: its exit code is unknown."""
-
-    run_id: str
-    process: ProcessIdentity
-    instance_ref: str
-    is_child: bool
-    cancelled: bool = False
-    kill_at: float | None = None
 
 
 class Zygote:
@@ -103,7 +56,7 @@ class Zygote:
     ) -> None:
         """packages: those whose source files are watched. restart: replaces this process, given the listener's fd."""
         self._socket_path = socket_path
-        self._runs_path = runs_path(socket_path)
+        self._runs_path = running.runs_path(socket_path)
         self._listener = listener
         self._restart = restart
         self._workers: dict[str, Worker] = {}
@@ -113,7 +66,7 @@ class Zygote:
         self._stopping = False
         self._wake_read, self._wake_write = os.pipe()
         self._selector = selectors.DefaultSelector()
-        self._sources = source_state(packages)
+        self._sources = preloading.source_state(packages)
         self._packages = packages
         self._rss_at_start = psutil.Process().memory_info().rss
         self._memory_due = time.monotonic() + MEMORY_CHECK_SECONDS
@@ -133,10 +86,10 @@ class Zygote:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._adopt()
         while not self._stopping:
-            for key, _ in self._selector.select(POLL_SECONDS):
+            for key, _ in self._selector.select(self._seconds_to_kill()):
                 if key.fileobj is self._listener:
                     # Before the connection is accepted: it then waits in the backlog and the new image answers it.
-                    if source_state(self._packages) != self._sources:
+                    if preloading.source_state(self._packages) != self._sources:
                         self._recycle("the project's source files changed")
                     self._answer_one()
                 else:
@@ -216,7 +169,7 @@ class Zygote:
                 return {"was_alive": self._terminate(question)}
             case "health":
                 known = self._workers.get(str(question["run_id"]))
-                process = known.process if known else process_of(question)
+                process = known.process if known else running.process_of(question)
                 return {"alive": process is not None and process.is_alive}
             case "ping":
                 return {
@@ -253,7 +206,7 @@ class Zygote:
         run_id = str(question["run_id"])
         worker = self._workers.get(run_id)
         if worker is None:
-            process = process_of(question)
+            process = running.process_of(question)
             if process is None or not process.is_alive:
                 return False
             worker = Worker(run_id, process, str(question["instance_ref"]), is_child=False)
@@ -312,7 +265,7 @@ class Zygote:
                 if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
                     self._forget(worker)
                 else:
-                    self._report(worker, describe_end(status))
+                    self._report(worker, running.describe_end(status))
             elif not worker.is_child and not worker.process.is_alive:
                 self._report(worker, "ended while no zygote was watching")
 
@@ -330,11 +283,17 @@ class Zygote:
 
         self._reporters.add(self._fork(work))
 
+    def _seconds_to_kill(self) -> float:
+        """How long there is nothing to do of one's own accord."""
+        due = [worker.kill_at for worker in self._workers.values() if worker.kill_at is not None]
+        return max(0.0, min([POLL_SECONDS, *(at - time.monotonic() for at in due)]))
+
     def _kill_overdue(self) -> None:
         now = time.monotonic()
         for worker in self._workers.values():
             if worker.kill_at is not None and now >= worker.kill_at:
                 processes.kill(worker.process)
+                worker.kill_at = now + POLL_SECONDS  # once more, if it is not gone by then
 
     def _forget(self, worker: Worker) -> None:
         self._workers.pop(worker.run_id, None)
@@ -343,81 +302,20 @@ class Zygote:
     # -- what outlives this image ------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        rows = [
-            {
-                "run_id": w.run_id,
-                "pid": w.process.pid,
-                "start_time": w.process.started_at,
-                "instance_ref": w.instance_ref,
-                "cancelled": w.cancelled,
-            }
-            for w in self._workers.values()
-        ]
-        write_private(self._runs_path, json.dumps(rows))
+        running.save(self._runs_path, self._workers.values())
 
     def _adopt(self) -> None:
         try:
-            rows = json.loads(self._runs_path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return
+            found = running.load(self._runs_path)
         except ValueError:
             say(f"{self._runs_path} is damaged; run monitoring will find the runs it named")
             return
-        own_children = {child.pid for child in psutil.Process().children()}
-        for row in rows:
-            process = ProcessIdentity(int(row["pid"]), float(row["start_time"]))
-            worker = Worker(row["run_id"], process, row["instance_ref"], is_child=process.pid in own_children)
-            worker.cancelled = bool(row["cancelled"])
+        for worker in found:
             if worker.cancelled:
                 worker.kill_at = time.monotonic() + CANCEL_GRACE_SECONDS
             self._workers[worker.run_id] = worker
-        if self._workers:
-            say(f"adopted {len(self._workers)} running worker(s)")
-
-
-def process_of(question: dict[str, Any]) -> ProcessIdentity | None:
-    """The process named by a request, if it names one."""
-    if question.get("pid") is None or question.get("start_time") is None:
-        return None
-    return ProcessIdentity(int(question["pid"]), float(question["start_time"]))
-
-
-def describe_end(status: int) -> str:
-    """A wait status in words."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        name = signal.Signals(number).name
-        hint = ", by hand or for want of memory" if number == signal.SIGKILL else ""
-        return f"was ended by signal {number} ({name}{hint})"
-    return (
-        f"ended with exit code {os.WEXITSTATUS(status)} before the run was finished; its output is in the zygote's log"
-    )
-
-
-def source_state(packages: tuple[str, ...]) -> dict[str, tuple[int, int]]:
-    """(modification time, size) of each loaded source file of these packages: a change means a fresh import."""
-    state = {}
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in packages:
-            path = getattr(module, "__file__", None)
-            if path:
-                with contextlib.suppress(OSError):
-                    stat = os.stat(path)
-                    state[path] = (stat.st_mtime_ns, stat.st_size)
-    return state
-
-
-def runs_path(socket_path: Path) -> Path:
-    """Where the running workers are written down."""
-    return socket_path.with_name(socket_path.name + ".runs.json")
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step, readable by its owner only."""
-    fresh = path.with_name(path.name + ".new")
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    fresh.replace(path)
+        if found:
+            say(f"adopted {len(found)} running worker(s)")
 
 
 def listen(socket_path: Path) -> socket.socket:
@@ -439,27 +337,6 @@ def listen(socket_path: Path) -> socket.socket:
         os.umask(mask)
     listener.listen(64)
     return listener
-
-
-def preload(module_name: str) -> None:
-    """Import all that runs need and build every job, so that children find it done; then insist on one thread."""
-    import dagster
-
-    for name in WARM_MODULES:
-        importlib.import_module(name)
-    importlib.import_module("liq_pipeline.launcher.worker")
-    module = importlib.import_module(module_name)
-    for value in list(vars(module).values()):
-        if isinstance(value, dagster.Definitions):
-            for job in value.get_repository_def().get_all_jobs():
-                job.get_job_snapshot_id()
-    threads = processes.thread_names()
-    if len(threads) > 1:
-        raise RuntimeError(
-            f"importing {module_name} started threads ({', '.join(threads)}); a process with threads cannot be forked"
-        )
-    gc.collect()
-    gc.freeze()
 
 
 def say(text: str) -> None:
@@ -484,8 +361,7 @@ def main() -> int:
             return 2
         return 0
 
-    for name in THREAD_LIMITS:
-        os.environ[name] = "1"
+    preloading.limit_threads()
 
     def restart(fd: int) -> NoReturn:
         os.set_inheritable(fd, True)
@@ -501,7 +377,7 @@ def main() -> int:
         else:
             listener = socket.socket(fileno=arguments.listen_fd)
         listener.set_inheritable(False)
-        preload(arguments.module)
+        preloading.preload(arguments.module)
     except RuntimeError as error:
         say(str(error))
         return 2

@@ -1,37 +1,69 @@
-"""History gives way: it rests beside running ticks, waits for late ones, and is not held up by what has ended."""
+"""History gives way: it works between ticks, waits for late ones, and is not held up by what has ended."""
 
 from __future__ import annotations
 
 import threading
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from liq_pipeline.pipeline.politeness import Politeness
+from liq_pipeline.pipeline.politeness import RUN_END_SECONDS, Politeness, Stream
 from liq_pipeline.store.connection import connect
 from liq_pipeline_tests.scoring_support import START, make_world
 
 
-def tick(database_url: str, seconds_ago: float) -> None:
+def tick(database_url: str, seconds_ago: float, time: datetime = START) -> None:
     """The newest tick of the active world committed that long ago."""
     with connect(database_url) as conn:
         conn.execute("DELETE FROM ticks")
         conn.execute(
             "INSERT INTO ticks (world, stream, time, cut, started_at, committed_at, rows_landed)"
             " SELECT world, 'market', %s, '{}', now(), now() - %s, 0 FROM worlds WHERE is_active",
-            [START, timedelta(seconds=seconds_ago)],
+            [time, timedelta(seconds=seconds_ago)],
         )
 
 
 @pytest.fixture
 def url(database_url: str) -> str:
     with connect(database_url) as conn:
-        make_world(conn)
+        make_world(conn, step_seconds=10)
     return database_url
 
 
-def test_beside_ticks_it_rests_as_long_as_it_worked_and_alone_not_at_all(url: str) -> None:
+def newest_point() -> datetime:
+    """Of the grid of 10 s, on the clock on the wall."""
+    return datetime.fromtimestamp(time.time() // 10 * 10, UTC)
+
+
+@pytest.mark.parametrize(
+    ("now", "piece", "wait"),
+    [
+        (999.0, 0.5, 0.0),  # the point of 990 is done since 992, and half a second fits in before that of 1000
+        (999.0, 1.5, 1.1),  # more than that does not: look again when the next tick is under way
+        (992.5, 1.5, 0.3),  # the run that scored it is still writing what it did
+        (993.0, 1.5, 0.0),
+        (1000.1, 0.1, 0.1),  # the point of 1000 is due or under way
+        (1004.0, 0.1, 0.1),
+    ],
+)
+def test_a_piece_begins_only_where_it_fits_between_two_ticks(now: float, piece: float, wait: float) -> None:
+    stream = Stream(step_seconds=10, time=990.0, committed_at=992.0)
+    assert stream.seconds_to_gap(now, piece) == pytest.approx(wait)
+
+
+def test_it_waits_for_the_tick_that_is_due_and_for_its_run_to_end(url: str) -> None:
+    tick(url, 5, newest_point() - timedelta(seconds=10))
+    commit = threading.Timer(0.4, tick, [url, 0.0, newest_point()])
+    with Politeness(url) as politeness:
+        commit.start()
+        started = time.monotonic()
+        politeness.hold_back()
+        assert time.monotonic() - started >= 0.4 + RUN_END_SECONDS
+    commit.join()
+
+
+def test_ticks_that_do_not_go_with_the_wall_clock_cannot_be_foreseen_so_it_rests_as_long_as_it_worked(url: str) -> None:
     with Politeness(url) as politeness:
         started = time.monotonic()
         politeness.rest(5.0)

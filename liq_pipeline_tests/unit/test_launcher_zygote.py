@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liq_pipeline.launcher import protocol, zygote
+from liq_pipeline.launcher import preloading, protocol, running, zygote
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -63,9 +63,9 @@ def test_nobody_listening_means_nothing_was_started(tmp_path: Path) -> None:
 
 
 def test_ends_are_told_in_words() -> None:
-    assert "signal 9 (SIGKILL, by hand or for want of memory)" in zygote.describe_end(9)
-    assert "signal 11 (SIGSEGV)" in zygote.describe_end(11)
-    assert "exit code 3" in zygote.describe_end(3 << 8)
+    assert "signal 9 (SIGKILL, by hand or for want of memory)" in running.describe_end(9)
+    assert "signal 11 (SIGSEGV)" in running.describe_end(11)
+    assert "exit code 3" in running.describe_end(3 << 8)
 
 
 def test_the_socket_is_for_its_owner_only(tmp_path: Path) -> None:
@@ -90,11 +90,11 @@ def test_only_the_projects_own_loaded_sources_are_watched(tmp_path: Path, monkey
     (tmp_path / "watched_module.py").write_text("VALUE = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     __import__("watched_module")
-    before = zygote.source_state(("watched_module",))
+    before = preloading.source_state(("watched_module",))
     assert [Path(path).name for path in before] == ["watched_module.py"]
     (tmp_path / "watched_module.py").write_text("VALUE = 22\n")
-    assert zygote.source_state(("watched_module",)) != before
-    assert all("site-packages" not in path for path in zygote.source_state(("liq_pipeline",)))
+    assert preloading.source_state(("watched_module",)) != before
+    assert all("site-packages" not in path for path in preloading.source_state(("liq_pipeline",)))
     sys.modules.pop("watched_module")
 
 
@@ -125,5 +125,5 @@ def test_a_zygote_that_has_grown_replaces_itself_and_writes_its_runs_down_first(
         subject.look_at_memory(now=1e9 + 1)
         with pytest.raises(RestartedError):
             subject.look_at_memory(now=1e9 + zygote.MEMORY_CHECK_SECONDS + 1)
-    assert json.loads(zygote.runs_path(path).read_text()) == []
-    assert stat.S_IMODE(os.stat(zygote.runs_path(path)).st_mode) == 0o600
+    assert json.loads(running.runs_path(path).read_text()) == []
+    assert stat.S_IMODE(os.stat(running.runs_path(path)).st_mode) == 0o600
