@@ -1,4 +1,4 @@
-"""The simulated world as a stream of steps: 30 days of history, then ten seconds at a time, and the flows' own points.
+"""The simulated world as a stream of steps: days of history, then ten seconds at a time, and the flows' own points.
 
 Belongs here: putting market, feeds and transfers together, and going on after an interruption. Does not: choosing the
 world (world.py), sending its messages (player.py).
