@@ -7,8 +7,7 @@ hurting it (faults_ticks.py).
 
 Private memory is what a process alone holds (USS); the launcher's is its anonymous memory, because a run worker at work
 shares pages with it, which would read as a loss. The total counts shared pages once (PSS), PostgreSQL's with it.
-Looking at Dagster's pages meanwhile makes the webserver cache: leave it alone. The simulated market goes in steps of
-10 s, so every second point of the flows (15 s) waits 5 s for the step that holds it, and counts as late.
+Looking at Dagster's pages meanwhile makes the webserver cache: leave it alone.
 A process is judged by medians over two minutes: around minute 10, when every cache has been used, and at the end.
 """
 
