@@ -7,11 +7,12 @@ Imports of the working parts stand inside the commands, so that `liq --help` ans
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
 from liq_pipeline.commands import alerts, backfill, dead_letters, evaluate, gaps, health, model, replay, running, store
-from liq_pipeline.commands.shared import err
+from liq_pipeline.commands.shared import err, out
 from liq_pipeline.errors import LiqError
 
 app = typer.Typer(
@@ -20,6 +21,26 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        out.print(f"liq_pipeline {version('liq_pipeline')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options_of_every_command(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Print the version and leave.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Errors with their traceback; may stand anywhere.")] = False,
+) -> None:
+    """What main() and the option's own callback have seen to already."""
+
+
 app.command()(running.up)
 app.command(hidden=True)(running.play)
 app.command()(running.collect)

@@ -10,12 +10,25 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Mode = Literal["auto", "live", "simulated", "recorded"]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+def _config(prefix: str, **more: Any) -> SettingsConfigDict:
+    """What all groups share. An empty variable counts as unset: an empty key is none. `nan` is refused: a threshold
+    that is no number would never be crossed, and nobody would know."""
+    common = {"env_prefix": prefix, "frozen": True, "env_ignore_empty": True, "allow_inf_nan": False}
+    return cast(SettingsConfigDict, {**common, **more})
+
+
+def _whole_number(value: object) -> object:
+    """The environment holds text, and a literal takes nothing but its own numbers."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value.strip()) else value
 
 
 def default_home() -> Path:
@@ -29,7 +42,7 @@ def default_home() -> Path:
 class RiskSettings(BaseSettings):
     """LIQ_RISK_: how market data becomes points. Budgets (30, 30, 20, 20) are the product's promise and fixed."""
 
-    model_config = SettingsConfigDict(env_prefix="LIQ_RISK_", frozen=True)
+    model_config = _config("LIQ_RISK_")
 
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Below this coverage the risk score is NULL and the signal UNKNOWN."""
@@ -44,11 +57,11 @@ class RiskSettings(BaseSettings):
 class PressureSettings(BaseSettings):
     """LIQ_PRESSURE_: stablecoin pressure."""
 
-    model_config = SettingsConfigDict(env_prefix="LIQ_PRESSURE_", frozen=True)
+    model_config = _config("LIQ_PRESSURE_")
 
     window_minutes: Annotated[int, Field(gt=0)] = 60
     """Flows of this many minutes make one pressure."""
-    sign: Literal[1, -1] = 1
+    sign: Annotated[Literal[1, -1], BeforeValidator(_whole_number)] = 1
     """1: net outflow is positive (the product's reading). -1: the opposite, which published evidence supports."""
     scale_usd: Annotated[float, Field(gt=0)] | None = None
     """Net flow per window that counts as 100. Unset: the 95th percentile of the own 30-day history."""
@@ -57,7 +70,7 @@ class PressureSettings(BaseSettings):
 class SeveritySettings(BaseSettings):
     """LIQ_SEVERITY_: thresholds. All inequalities are strict."""
 
-    model_config = SettingsConfigDict(env_prefix="LIQ_SEVERITY_", frozen=True)
+    model_config = _config("LIQ_SEVERITY_")
 
     critical_risk: float = 70.0
     """CRITICAL needs a risk above this ..."""
@@ -95,7 +108,7 @@ def source_urls_from_environment() -> dict[str, str]:
 class SourceSettings(BaseSettings):
     """LIQ_SOURCE_: how the live sources are read. Limits of the venues themselves stand in each venue's module."""
 
-    model_config = SettingsConfigDict(env_prefix="LIQ_SOURCE_", frozen=True)
+    model_config = _config("LIQ_SOURCE_")
 
     urls: dict[str, str] = Field(default_factory=source_urls_from_environment, repr=False)
     """Base URLs that replace a source's own: LIQ_<SOURCE>_URL for REST, LIQ_<SOURCE>_WS_URL for its websocket."""
@@ -146,7 +159,7 @@ class SourceSettings(BaseSettings):
 class Settings(BaseSettings):
     """All settings. Every one is optional."""
 
-    model_config = SettingsConfigDict(env_prefix="LIQ_", frozen=True, extra="ignore", populate_by_name=True)
+    model_config = _config("LIQ_", extra="ignore", populate_by_name=True)
 
     mode: Mode = "auto"
     """auto, live, simulated or recorded. auto is live if a price and a derivatives source answer at start-up."""
@@ -172,15 +185,15 @@ class Settings(BaseSettings):
     kafka_memory_mb: Annotated[int, Field(ge=128)] = 256
     """Heap of the embedded Kafka."""
 
-    postgres_port: int = 54329
+    postgres_port: Port = 54329
     """Port of the embedded PostgreSQL; a free one is taken where it is in use, and kept."""
-    kafka_port: int = 9092
+    kafka_port: Annotated[int, Field(ge=1, le=65_534)] = 9092
     """Port of the embedded Kafka; likewise."""
-    dagster_port: int = 3000
+    dagster_port: Port = 3000
     """Port of the Dagster UI; likewise."""
-    code_server_port: int = 4266
+    code_server_port: Port = 4266
     """Port of the Dagster code server; likewise."""
-    metrics_port: int = 9109
+    metrics_port: Port = 9109
     """Port of /healthz and /metrics, on loopback; likewise."""
 
     alert_urls: Annotated[tuple[SecretStr, ...], NoDecode] = ()
@@ -247,14 +260,14 @@ class Settings(BaseSettings):
     @classmethod
     def _split_symbols(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(part.strip().upper() for part in value.split(",") if part.strip())
+            return tuple(dict.fromkeys(part.strip().upper() for part in value.split(",") if part.strip()))
         return value
 
     @field_validator("venues", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
+            return tuple(dict.fromkeys(part.strip().lower() for part in value.split(",") if part.strip()))
         return value
 
     @field_validator("alert_urls", mode="before")
@@ -269,8 +282,28 @@ class Settings(BaseSettings):
     @classmethod
     def _known_form(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or any(not s.isalnum() or not s.isascii() for s in value):
-            raise ValueError("LIQ_SYMBOLS must be a comma-separated list such as BTC,ETH")
+            raise ValueError("it must be a comma-separated list of coins such as BTC,ETH")
         return value
+
+
+def prefix_of(class_name: str) -> str:
+    """The prefix of the variables that a settings class reads, by its name: what an error of pydantic calls it."""
+    return next(str(group.model_config["env_prefix"]) for group in _GROUPS if group.__name__ == class_name)
+
+
+def variable_of(group: type[BaseSettings], field: str) -> str:
+    """The environment variable of a setting."""
+    alias = group.model_fields[field].validation_alias
+    return alias if isinstance(alias, str) else f"{group.model_config['env_prefix']}{field}".upper()
+
+
+def variables() -> list[str]:
+    """Every environment variable that is a setting; base URLs of sources (LIQ_<SOURCE>_URL) are not among them."""
+    nested = {"sources", "risk", "pressure", "severity", "urls"}
+    return [variable_of(group, field) for group in _GROUPS for field in group.model_fields if field not in nested]
+
+
+_GROUPS: tuple[type[BaseSettings], ...] = (Settings, SourceSettings, RiskSettings, PressureSettings, SeveritySettings)
 
 
 @lru_cache(maxsize=1)

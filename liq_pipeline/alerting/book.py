@@ -18,7 +18,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.rows import dict_row
 
-from liq_pipeline.alerting.machine import Alert, Book, Change, Cooling, CoolingKey, Message, Step, step
+from liq_pipeline.alerting.machine import step
 from liq_pipeline.alerting.messages import Text, render
 from liq_pipeline.alerting.outbox import (
     SCHEMA_VERSION,
@@ -30,6 +30,7 @@ from liq_pipeline.alerting.outbox import (
 )
 from liq_pipeline.alerting.policy import LEVEL_NAMES, LEVEL_OF_NAME, AlertPolicy
 from liq_pipeline.alerting.receipt import group_receipt, symbol_receipt
+from liq_pipeline.alerting.state import Alert, Book, Change, Cooling, CoolingKey, Message, Step
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.errors import LiqError
 from liq_pipeline.scoring.results import PointResult

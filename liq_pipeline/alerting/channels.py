@@ -44,6 +44,14 @@ def channel_name(url: SecretStr) -> str:
     return f"{scheme.group() if scheme else 'unknown'}-{hashlib.sha256(secret.encode()).hexdigest()[:8]}"
 
 
+def is_address(url: SecretStr) -> bool:
+    """Whether Apprise can make a channel of it. Nothing is sent."""
+    import apprise
+
+    with kept_logs():
+        return apprise.Apprise.instantiate(url.get_secret_value(), suppress_exceptions=True) is not None
+
+
 def send_all(urls: Sequence[SecretStr], text: Text, timeout_seconds: float) -> list[ChannelResult]:
     """One attempt on each channel, all at once; nothing is raised for one that fails.
 

@@ -31,6 +31,8 @@ from liq_pipeline.store.connection import connect
 
 FIRST_RETRY_SECONDS: Final = 15.0
 LONGEST_RETRY_SECONDS: Final = 900.0
+LATE_AFTER: Final = timedelta(minutes=2)
+"""A message that waited longer than this for its channel is marked as late."""
 
 
 @dataclass(slots=True)
@@ -86,13 +88,16 @@ def send_test(settings: Settings) -> list[ChannelResult]:
 
 
 def _deliver_message(conn: psycopg.Connection[Any], settings: Settings, now: datetime, report: DeliveryReport) -> bool:
-    """Send the oldest due message to the channels that have not had it. False if there is none."""
+    """Send the oldest due message to the channels that have not had it. False if there is none.
+
+    What was never tried goes first: a retry to a channel that hangs must not stand before a new alert.
+    """
     with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
             """
-            SELECT outbox_id, world, alert_id, payload, attempts FROM outbox
+            SELECT outbox_id, world, alert_id, payload, attempts, created_at FROM outbox
             WHERE state = 'due' AND topic = 'channels' AND due_at <= %s
-            ORDER BY due_at, created_at LIMIT 1 FOR UPDATE SKIP LOCKED
+            ORDER BY attempts > 0, due_at, created_at LIMIT 1 FOR UPDATE SKIP LOCKED
             """,
             [now],
         )
@@ -108,7 +113,8 @@ def _deliver_message(conn: psycopg.Connection[Any], settings: Settings, now: dat
             report.held += 1
             return True
         missing = _missing_channels(cursor, row["outbox_id"], settings.alert_urls)
-        results = send_all(missing, _text(row["payload"], settings), settings.alert_timeout_seconds)
+        text = _text(row["payload"], now - row["created_at"], settings)
+        results = send_all(missing, text, settings.alert_timeout_seconds)
         _record(cursor, row, results, settings, now, report)
     return True
 
@@ -121,9 +127,15 @@ def _missing_channels(
     return [url for url in urls if channel_name(url) not in had]
 
 
-def _text(payload: dict[str, Any], settings: Settings) -> Text:
+def _text(payload: dict[str, Any], waited: timedelta, settings: Settings) -> Text:
+    """The message as it is sent. One that had to wait says so first: what it tells may be over by now."""
+    title, body = payload["title"], payload["body"]
+    if waited > LATE_AFTER:
+        minutes = f"{waited.total_seconds() / 60:.0f} min"
+        title = f"[{minutes} LATE] {title}"
+        body = f"*** This message waited {minutes} for the channel; see below when it was true. ***\n{body}"
     link = settings.alert_link_url or f"http://127.0.0.1:{settings.dagster_port}"
-    return Text(payload["title"], f"{payload['body']}\nDagster: {link}", payload["notify_type"])
+    return Text(title, f"{body}\nDagster: {link}", payload["notify_type"])
 
 
 def _record(

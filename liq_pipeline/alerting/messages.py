@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from liq_pipeline.alerting.machine import Message
 from liq_pipeline.alerting.policy import LEVEL_NAMES
+from liq_pipeline.alerting.state import Message
 from liq_pipeline.domain.worlds import World
 
 NotifyType = Literal["info", "success", "warning", "failure"]

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
-from liq_pipeline.alerting.machine import Alert
 from liq_pipeline.alerting.policy import LEVEL_NAMES, AlertPolicy
+from liq_pipeline.alerting.state import Alert
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.scoring.results import PointResult, PressureResult, RiskResult, SignalResult
 from liq_pipeline.scoring.risk import BUDGET, COMPONENTS

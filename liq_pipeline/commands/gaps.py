@@ -15,7 +15,9 @@ from rich.table import Table
 
 from liq_pipeline.commands.shared import JsonOption, endpoints_in_force, json_default, out, settings_in_force
 
-app = typer.Typer(help="Holes in the data: found by a check, healed from what venues still serve.")
+app = typer.Typer(
+    help="Holes in the data: found by a check, healed from what venues still serve.", no_args_is_help=True
+)
 
 
 @app.command("list")

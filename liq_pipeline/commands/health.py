@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from liq_pipeline.commands.shared import (
     JsonOption,
@@ -27,10 +28,16 @@ def status(as_json: JsonOption = False) -> None:
     """Health for people and scripts: exit 0 healthy, 1 degraded, 2 down."""
     import dataclasses
 
-    from liq_pipeline.operations.status import EXIT_CODE, collect_status
+    from liq_pipeline.operations.status import EXIT_CODE, Status, collect_status
 
     settings = settings_in_force()
-    report = collect_status(settings, endpoints_in_force(settings))
+    try:
+        report = collect_status(settings, endpoints_in_force(settings))
+    except LiqError as error:
+        if not as_json:
+            raise
+        report = Status()  # scripts get their object also when there is nothing to ask
+        report.problem(str(error), down=True)
     if as_json:
         sys.stdout.write(json.dumps(dataclasses.asdict(report), default=json_default) + "\n")
     else:
@@ -79,6 +86,7 @@ def doctor() -> None:
     table = Table("check", "", "finding", "what to do", box=None, header_style="bold")
     for finding in examine(settings, endpoints, reason):
         worst = max(worst, {"ok": 0, "warn": 0, "fail": 1}[finding.grade])
-        table.add_row(finding.check, f"[{style[finding.grade]}]{finding.grade}[/]", finding.detail, finding.mend)
+        grade = Text(finding.grade, style=style[finding.grade])
+        table.add_row(finding.check, grade, finding.detail, finding.mend)
     out.print(table)
     raise typer.Exit(worst)

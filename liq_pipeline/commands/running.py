@@ -12,6 +12,7 @@ import typer
 
 from liq_pipeline.commands.shared import (
     endpoints_in_force,
+    err,
     out,
     partition_numbers,
     playing_speed,
@@ -37,6 +38,10 @@ def up(
         raise LiqError("--mode recorded and --recording DIR go together.")
     if recording is not None and not recording.is_dir():
         raise LiqError(f"The recording {recording} is not a folder.")
+    from liq_pipeline.operations.misspelt import misspelt
+
+    for sentence in misspelt():
+        err.print(f"liq: {sentence}", style="yellow", highlight=False, soft_wrap=True)
     from liq_pipeline.runtime.up import up as run_up
 
     raise typer.Exit(
@@ -98,11 +103,14 @@ def land(
         lander.run(stop_event())
 
 
-def metrics(port: Annotated[int | None, typer.Option(help="LIQ_METRICS_PORT otherwise.")] = None) -> None:
+def metrics(
+    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="LIQ_METRICS_PORT otherwise.")] = None,
+    host: Annotated[str, typer.Option(help="Where it listens; 0.0.0.0 is for containers.")] = "127.0.0.1",
+) -> None:
     """Serve /healthz and Prometheus /metrics on loopback (a child of `liq up`)."""
     from liq_pipeline.operations.metrics import serve_metrics
     from liq_pipeline.operations.status import collect_status
 
     settings = settings_in_force()
     endpoints = endpoints_in_force(settings)
-    serve_metrics(port or settings.metrics_port, lambda: collect_status(settings, endpoints), stop_event())
+    serve_metrics(port or settings.metrics_port, lambda: collect_status(settings, endpoints), stop_event(), host=host)

@@ -5,9 +5,12 @@ Belongs here: parsing of option values, one sentence for each that cannot be rea
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,11 +21,26 @@ from rich.console import Console
 from liq_pipeline.errors import LiqError
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from liq_pipeline.runtime.endpoints import Endpoints
     from liq_pipeline.settings import Settings
 
-out = Console()
-err = Console(stderr=True)
+_PIPED_COLUMNS = 400
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """A console that shows texts as they are: what a table or a venue says may look like markup.
+
+    Into a pipe or a file a row is one line: a table folded at 80 columns cannot be searched.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPED_COLUMNS
+    return Console(stderr=stderr, markup=False, emoji=False, width=width)
+
+
+out = _console()
+err = _console(stderr=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 SymbolOption = Annotated[str | None, typer.Option("--symbol", help="Only this symbol, e.g. BTC.")]
@@ -31,16 +49,27 @@ SymbolOption = Annotated[str | None, typer.Option("--symbol", help="Only this sy
 def settings_in_force() -> Settings:
     """The settings, or one sentence that names the knob that cannot be used."""
     from pydantic import ValidationError
+    from pydantic_settings.exceptions import SettingsError
 
     from liq_pipeline.settings import get_settings
 
     try:
         return get_settings()
     except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        name = "_".join(str(part) for part in first["loc"]).upper()
-        knob = name if name.startswith(("LIQ_", "COINGECKO", "ETHERSCAN")) else f"LIQ_{name}"
-        raise LiqError(f"The setting {knob} is not usable: {first['msg']}.") from error
+        raise LiqError(" ".join(_not_usable(error))) from error
+    except SettingsError as error:
+        raise LiqError(f"The settings cannot be read: {error}.") from error
+
+
+def _not_usable(error: ValidationError) -> Iterator[str]:
+    """One sentence for each setting that cannot be used. The value is not repeated: it may be a secret."""
+    from liq_pipeline.settings import prefix_of
+
+    for fault in error.errors(include_input=False):
+        name = str(fault["loc"][0]).upper()
+        knob = name if name.startswith(("LIQ_", "COINGECKO_", "ETHERSCAN_")) else f"{prefix_of(error.title)}{name}"
+        reason = fault["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
+        yield f"The setting {knob} is not usable: {reason}."
 
 
 def endpoints_in_force(settings: Settings) -> Endpoints:
@@ -96,8 +125,8 @@ def playing_speed(text: str) -> float | None:
         value = float(text)
     except ValueError as error:
         raise LiqError(f"--speed must be a number above 0 or `max`, not {text!r}.") from error
-    if value <= 0:
-        raise LiqError(f"--speed must be above 0, not {text}.")
+    if not 0 < value < math.inf:
+        raise LiqError(f"--speed must be a number above 0 or `max`, not {text!r}.")
     return value
 
 

@@ -25,8 +25,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from liq_pipeline.alerting.machine import Book, step
+from liq_pipeline.alerting.machine import step
 from liq_pipeline.alerting.policy import WARNING, AlertPolicy, Rule
+from liq_pipeline.alerting.state import Book
 from liq_pipeline.domain.worlds import Manifest, World
 from liq_pipeline.evaluation.labels import CascadeEvent
 from liq_pipeline.evaluation.metrics import share_interval

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from liq_pipeline.alerting.machine import Book, step
+from liq_pipeline.alerting.machine import step
+from liq_pipeline.alerting.state import Book
 from liq_pipeline.evaluation import desk
 from liq_pipeline.evaluation.baselines import VOLATILITY_4H, VOLATILITY_24H
 from liq_pipeline.evaluation.labels import CascadeEvent

@@ -10,13 +10,20 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import psutil
 import psycopg
+import requests
 
+from liq_pipeline.alerting.channels import channel_name, is_address
+from liq_pipeline.errors import LiqError
 from liq_pipeline.operations import growth
+from liq_pipeline.operations.misspelt import misspelt
 from liq_pipeline.operations.status import collect_status
 from liq_pipeline.runtime.endpoints import Endpoints
+from liq_pipeline.runtime.java import find_java
+from liq_pipeline.runtime.processes import port_is_free
 from liq_pipeline.settings import Settings
 from liq_pipeline.store.connection import connect
 
@@ -42,14 +49,19 @@ def examine(settings: Settings, endpoints: Endpoints | None, reason_not_running:
     """All checks, cheap ones first. `endpoints` is None when nothing runs."""
     yield _python()
     yield from _machine(settings)
+    for sentence in misspelt():
+        yield Finding("setting", "warn", sentence, "Correct the name, or unset it.")
     yield from _keys(settings)
     yield from _channels(settings)
     if endpoints is None:
         yield Finding("running", "warn", reason_not_running or "nothing is running", "Start it with `make run`.")
+        yield from _ports(settings)
+        yield from _java(settings)
         yield from _sources(settings)
         return
     yield Finding("running", "ok", f"mode {endpoints.mode}: {endpoints.mode_reason}")
     yield from _database(endpoints)
+    yield from _dagster(endpoints)
     status = collect_status(settings, endpoints)
     yield from _growth(settings, status.storage)
     if status.problems:
@@ -132,12 +144,27 @@ def _channels(settings: Settings) -> Iterator[Finding]:
             "Set LIQ_ALERT_URLS (Apprise URLs), then try `liq alerts test`.",
         )
     else:
+        unusable = [channel_name(url) for url in settings.alert_urls if not is_address(url)]
+        if unusable:
+            yield Finding(
+                "alert channels",
+                "fail",
+                f"{len(unusable)} of {len(settings.alert_urls)} are no Apprise URLs: {', '.join(unusable)}",
+                "Correct them in LIQ_ALERT_URLS; each service's form stands in Apprise's own documentation.",
+            )
+        else:
+            yield Finding(
+                "alert channels", "ok", f"{len(settings.alert_urls)} set; `liq alerts test` sends one through each"
+            )
+    heartbeat = "" if settings.heartbeat_url is None else settings.heartbeat_url.get_secret_value()
+    if heartbeat and not (heartbeat.startswith(("http://", "https://")) and urlsplit(heartbeat).hostname):
         yield Finding(
-            "alert channels",
-            "ok",
-            f"{len(settings.alert_urls)} set; `liq alerts test` sends one through each",
+            "outside heartbeat",
+            "fail",
+            "LIQ_HEARTBEAT_URL is not a web address, so nothing is pinged",
+            "Give it the ping address of the service, https://...",
         )
-    if settings.heartbeat_url is None:
+    elif settings.heartbeat_url is None:
         yield Finding(
             "outside heartbeat",
             "warn",
@@ -146,6 +173,50 @@ def _channels(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield Finding("outside heartbeat", "ok", "set")
+
+
+def _ports(settings: Settings) -> Iterator[Finding]:
+    """The ports that the next start wants; one that is taken is no fault, but it is good to know."""
+    wanted = {
+        "LIQ_DAGSTER_PORT": settings.dagster_port,
+        "LIQ_METRICS_PORT": settings.metrics_port,
+        "LIQ_CODE_SERVER_PORT": settings.code_server_port,
+    }
+    if settings.database_url is None:
+        wanted["LIQ_POSTGRES_PORT"] = settings.postgres_port
+    if settings.kafka_bootstrap_servers is None:
+        wanted["LIQ_KAFKA_PORT"] = settings.kafka_port
+    taken = [f"{port} ({name})" for name, port in wanted.items() if not port_is_free(port)]
+    if taken:
+        hint = "The next start takes free ones and prints them; the variables choose others."
+        yield Finding("ports", "warn", f"another program listens on {', '.join(taken)}", hint)
+    else:
+        yield Finding("ports", "ok", f"{', '.join(str(port) for port in wanted.values())} are free")
+
+
+def _java(settings: Settings) -> Iterator[Finding]:
+    if settings.kafka_bootstrap_servers is not None:
+        return
+    try:
+        find_java()
+    except LiqError as error:
+        yield Finding("java", "fail", str(error), "Install it, or name a running broker.")
+    else:
+        yield Finding("java", "ok", "there is one for the embedded Kafka")
+
+
+def _dagster(endpoints: Endpoints) -> Iterator[Finding]:
+    if endpoints.dagster_url is None:
+        return
+    try:
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy must not come between this machine and itself
+            session.get(f"{endpoints.dagster_url}/server_info", timeout=5).raise_for_status()
+    except requests.RequestException:
+        detail = f"its web server does not answer at {endpoints.dagster_url}"
+        yield Finding("dagster", "fail", detail, "Look at logs/webserver.log in the home, or restart with `make run`.")
+    else:
+        yield Finding("dagster", "ok", endpoints.dagster_url)
 
 
 def _database(endpoints: Endpoints) -> Iterator[Finding]:
@@ -172,7 +243,7 @@ def _sources(settings: Settings) -> Iterator[Finding]:
     result = probe_sources(settings)
     for name in (*result.prices_ok, *result.derivatives_ok):
         yield Finding(f"source {name}", "ok", "answers")
-    for name, reason in result.failures.items():
+    for name, reason in sorted(result.failures.items()):
         yield Finding(
             f"source {name}",
             "warn",

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from liq_pipeline.errors import LiqError
 from liq_pipeline.operations.status import Status
 
 LOOK_SECONDS = 5.0
@@ -116,17 +118,33 @@ class _Remembered:
             return self._status
 
 
-def make_server(port: int, look: Callable[[], Status]) -> ThreadingHTTPServer:
-    """A server on 127.0.0.1 that has not been started. /healthz: 200 healthy or degraded, 503 down."""
+def make_server(port: int, look: Callable[[], Status], *, host: str = "127.0.0.1") -> ThreadingHTTPServer:
+    """A server that has not been started. /healthz: 200 healthy or degraded, 503 down or not to be found out.
+
+    LiqError if the port cannot be had.
+    """
     remembered = _Remembered(look)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(StatusCollector(remembered))
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path == "/metrics":
+            try:
+                self._look()
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # whoever asked has gone
+            except Exception as error:  # a page that falls silent would look like a dead machine
+                words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                body = json.dumps({"health": "down", "problems": [f"The status cannot be collected: {words}"]}).encode()
+                self._answer(503, "application/json", body)
+
+        do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
+
+        def _look(self) -> None:
+            path = urlsplit(self.path).path.rstrip("/")
+            if path == "/metrics":
                 self._answer(200, CONTENT_TYPE, generate_latest(registry))
-            elif self.path == "/healthz":
+            elif path == "/healthz":
                 status = remembered()
                 body = json.dumps({"health": status.health, "problems": status.problems}).encode()
                 self._answer(503 if status.health == "down" else 200, "application/json", body)
@@ -138,17 +156,23 @@ def make_server(port: int, look: Callable[[], Status]) -> ThreadingHTTPServer:
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             """A scrape every few seconds is not worth a log line."""
 
-    return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    try:
+        return ThreadingHTTPServer((host, port), Handler)
+    except OSError as error:
+        raise LiqError(
+            f"the health page cannot listen on {host}:{port} ({error.strerror}): choose another LIQ_METRICS_PORT"
+        ) from error
 
 
-def serve_metrics(port: int, look: Callable[[], Status], stop: threading.Event) -> None:
+def serve_metrics(port: int, look: Callable[[], Status], stop: threading.Event, *, host: str = "127.0.0.1") -> None:
     """Serve until `stop` is set."""
-    server = make_server(port, look)
+    server = make_server(port, look, host=host)
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
     stop.wait()

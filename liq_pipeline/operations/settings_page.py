@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from liq_pipeline.settings import Settings
+from liq_pipeline.settings import Settings, variable_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 
@@ -56,7 +56,7 @@ def _mentions(annotation: Any, wanted: type) -> bool:
 
 def _default(name: str, field: FieldInfo) -> str:
     if _mentions(field.annotation, SecretStr):
-        return "secret"
+        return "unset (secret)"
     if name == "home":
         return "`$XDG_STATE_HOME/liq_pipeline`; as root `/var/lib/liq_pipeline`"
     value = field.get_default(call_default_factory=False)
@@ -71,7 +71,6 @@ def _default(name: str, field: FieldInfo) -> str:
 
 def _rows(model: type[BaseSettings]) -> Iterator[tuple[str, str, str]]:
     texts = _field_texts(model)
-    prefix = str(model.model_config.get("env_prefix", ""))
     for name, field in model.model_fields.items():
         nested = field.annotation
         if isinstance(nested, type) and issubclass(nested, BaseSettings):
@@ -79,8 +78,7 @@ def _rows(model: type[BaseSettings]) -> Iterator[tuple[str, str, str]]:
             continue
         if name == "urls":
             continue  # described in the head: one variable per source
-        variable = field.validation_alias if isinstance(field.validation_alias, str) else f"{prefix}{name}".upper()
-        yield variable, _default(name, field), texts.get(name, "")
+        yield variable_of(model, name), _default(name, field), texts.get(name, "")
 
 
 def render_settings_page() -> str:

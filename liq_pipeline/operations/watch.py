@@ -175,6 +175,8 @@ def render(status: Status, now: datetime | None = None) -> Group:
     parts.append(symbols_table(status) if status.symbols else Text("No scores yet.", style="dim"))
     parts.extend(notes(status))
     if status.problems:
-        parts.append(Panel("\n".join(status.problems), title=f"health: {status.health}", border_style="red"))
+        parts.append(
+            Panel("\n".join(status.problems), title=f"health: {status.health}", border_style="red", expand=False)
+        )
     parts.append(Text("Not financial advice.", style="dim"))
     return Group(*parts)

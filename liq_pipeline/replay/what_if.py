@@ -17,8 +17,9 @@ import psycopg
 from pydantic import ValidationError
 
 from liq_pipeline.alerting.book import message_records
-from liq_pipeline.alerting.machine import Book, Step, step
+from liq_pipeline.alerting.machine import step
 from liq_pipeline.alerting.policy import LEVEL_NAMES, AlertPolicy
+from liq_pipeline.alerting.state import Book, Step
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.errors import LiqError
 from liq_pipeline.evaluation import desk

@@ -45,6 +45,8 @@ def environment(
             "LIQ_KAFKA_BOOTSTRAP_SERVERS": endpoints.kafka_bootstrap_servers,
             "LIQ_DAGSTER_PG_URL": dagster_storage_url,
             "LIQ_CODE_SERVER_PORT": str(code_server_port),
+            # Messages link to the page where it really is, also when its usual port was taken.
+            "LIQ_ALERT_LINK_URL": os.environ.get("LIQ_ALERT_LINK_URL") or endpoints.dagster_url or "",
             "LIQ_ZYGOTE_SOCKET": str(dagster_home.zygote_socket(home)),
             "DAGSTER_HOME": str(home.dagster),
             "DAGSTER_DISABLE_TELEMETRY": "yes",

@@ -173,6 +173,22 @@ def test_a_channel_that_does_not_answer_does_not_hold_the_others_up(
     assert len(hook.messages) == 1
 
 
+def test_what_waited_for_its_channel_says_so_and_stands_behind_what_is_new(database_url: str, broken: Receiver) -> None:
+    settings = channels(broken)
+    queue(database_url, settings)
+    assert deliver_due(database_url, settings).retried == 1
+    with connect(database_url) as connection:
+        advance(connection, world(), [point(1, {"BTC": 80.0}, -40.0)], settings, VERSION)
+        connection.execute("UPDATE outbox SET state = 'done' WHERE topic <> 'channels'")
+    broken.status = 200
+    assert deliver_due(database_url, settings, later(minutes=3)).sent == 2
+    assert [m["title"].split(":")[0] for m in broken.messages] == [
+        "[3 min LATE] UP to CRITICAL BTC",
+        "[3 min LATE] WARNING BTC",
+    ]
+    assert all(m["message"].startswith("*** This message waited 3 min") for m in broken.messages)
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from liq_pipeline.alerting.machine import Book, step
+from liq_pipeline.alerting.machine import step
+from liq_pipeline.alerting.state import Book
 from liq_pipeline.evaluation import desk
 from liq_pipeline.evaluation.desk import Page
 from liq_pipeline.evaluation.labels import CascadeEvent

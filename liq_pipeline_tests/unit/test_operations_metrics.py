@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
+import pytest
 import requests
 
+from liq_pipeline.errors import LiqError
 from liq_pipeline.operations.metrics import make_server
 from liq_pipeline.operations.status import Status
 
 
 @contextmanager
-def served(status: Status) -> Iterator[str]:
-    server = make_server(0, lambda: status)
+def served(status: Status | Callable[[], Status]) -> Iterator[str]:
+    server = make_server(0, status if callable(status) else lambda: status)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -73,6 +75,27 @@ def test_health_follows_the_status() -> None:
         answer = requests.get(f"{url}/healthz", timeout=5)
     assert answer.status_code == 503
     assert answer.json() == {"health": "down", "problems": ["the monitor is blind"]}
+
+
+def test_the_page_answers_a_head_and_a_query_and_says_when_it_cannot_look() -> None:
+    with served(example()) as url:
+        head = requests.head(f"{url}/healthz", timeout=5)
+        assert (head.status_code, head.content) == (200, b"")
+        assert requests.get(f"{url}/metrics/?now=1", timeout=5).ok
+
+    def fail() -> Status:
+        raise RuntimeError("out of memory")
+
+    with served(fail) as url:
+        answer = requests.get(f"{url}/healthz", timeout=5)
+        assert requests.get(f"{url}/metrics", timeout=5).status_code == 503
+    assert answer.status_code == 503
+    assert answer.json()["problems"] == ["The status cannot be collected: RuntimeError: out of memory"]
+
+
+def test_a_taken_port_is_one_sentence() -> None:
+    with served(example()) as url, pytest.raises(LiqError, match="choose another LIQ_METRICS_PORT"):
+        make_server(int(url.rpartition(":")[2]), Status)
 
 
 def test_nothing_else_is_served() -> None:

@@ -50,6 +50,7 @@ def test_children_get_every_address_by_environment(home: Home) -> None:
         "LIQ_HOME": str(home.path),
         "DAGSTER_HOME": str(home.path / "dagster"),
         SUPERVISED_HOME: str(home.path),
+        "LIQ_ALERT_LINK_URL": str(ENDPOINTS.dagster_url),
     }
     assert {name: given[name] for name in expected} == expected
 
