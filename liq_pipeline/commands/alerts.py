@@ -22,14 +22,23 @@ app = typer.Typer(help="The alert book.", no_args_is_help=True)
 def list_(
     everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
     limit: Annotated[int, typer.Option(min=1)] = 50,
+    world: Annotated[str | None, typer.Option(help="Another world than the active one; `all` for every one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The alerts, newest first."""
+    """The alerts of the active world, newest first."""
     from liq_pipeline.alerting.book import list_alerts
+    from liq_pipeline.store import worlds
     from liq_pipeline.store.connection import connect
 
     with connect(endpoints_in_force(settings_in_force()).database_url, application_name="liq alerts") as connection:
-        rows = list_alerts(connection, include_resolved=everything, limit=limit)
+        if world is None:
+            # A simulation or recording that was left keeps its open alerts for ever: they are no news.
+            active = worlds.active(connection)
+            world = "all" if active is None else active.name
+        elif world != "all" and worlds.get(connection, world) is None:
+            raise LiqError(f"there is no world {world} in the store; `--world all` shows every world's alerts")
+        shown = None if world == "all" else world
+        rows = list_alerts(connection, include_resolved=everything, limit=limit, world=shown)
     if as_json:
         for row in rows:
             sys.stdout.write(json.dumps(row, default=json_default) + "\n")
@@ -56,7 +65,8 @@ def list_(
             row["severity"],
             row["state"] + (" (seen)" if row["acknowledged_at"] else ""),
         )
-    out.print(table if rows else "No alerts.")
+    of = "" if world == "all" else f" of world {world}"
+    out.print(table if rows else f"No {'' if everything else 'open '}alerts{of}.")
 
 
 @app.command("show")

@@ -38,9 +38,9 @@ def up(
         raise LiqError("--mode recorded and --recording DIR go together.")
     if recording is not None and not recording.is_dir():
         raise LiqError(f"The recording {recording} is not a folder.")
-    from liq_pipeline.operations.misspelt import misspelt
+    from liq_pipeline.operations.misspelt import misspelt, unusable_channels
 
-    for sentence in misspelt():
+    for sentence in (*misspelt(), *unusable_channels(settings)):
         err.print(f"liq: {sentence}", style="yellow", highlight=False, soft_wrap=True)
     from liq_pipeline.runtime.up import up as run_up
 

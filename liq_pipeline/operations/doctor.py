@@ -16,10 +16,9 @@ import psutil
 import psycopg
 import requests
 
-from liq_pipeline.alerting.channels import channel_name, is_address
 from liq_pipeline.errors import LiqError
 from liq_pipeline.operations import growth
-from liq_pipeline.operations.misspelt import misspelt
+from liq_pipeline.operations.misspelt import misspelt, unusable_channels
 from liq_pipeline.operations.status import collect_status
 from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.runtime.java import find_java
@@ -144,15 +143,11 @@ def _channels(settings: Settings) -> Iterator[Finding]:
             "Set LIQ_ALERT_URLS (Apprise URLs), then try `liq alerts test`.",
         )
     else:
-        unusable = [channel_name(url) for url in settings.alert_urls if not is_address(url)]
-        if unusable:
-            yield Finding(
-                "alert channels",
-                "fail",
-                f"{len(unusable)} of {len(settings.alert_urls)} are no Apprise URLs: {', '.join(unusable)}",
-                "Correct them in LIQ_ALERT_URLS; each service's form stands in Apprise's own documentation.",
-            )
-        else:
+        unusable = unusable_channels(settings)
+        for sentence in unusable:
+            hint = "Correct it; each service's form stands in Apprise's own documentation."
+            yield Finding("alert channels", "fail", sentence, hint)
+        if not unusable:
             yield Finding(
                 "alert channels", "ok", f"{len(settings.alert_urls)} set; `liq alerts test` sends one through each"
             )

@@ -1,6 +1,7 @@
 """Variables that look like ours and are none: without this a typo in a name changes nothing and says nothing.
 
-Belongs here: finding them and what was probably meant. Does not: values that cannot be used (settings.py refuses them).
+Belongs here: finding them and what was probably meant, and addresses that are none. Does not: other values
+(settings.py refuses what cannot be used).
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import difflib
 import os
 from collections.abc import Iterable
 
-from liq_pipeline.settings import variables
+from liq_pipeline.alerting.channels import channel_name, is_address
+from liq_pipeline.settings import Settings, variables
 
 _OURS = frozenset({"LIQ_SUPERVISED_HOME", "LIQ_DAGSTER_PG_URL", "LIQ_ZYGOTE_SOCKET", "LIQ_SHARED_DATA"})
 """What the supervisor, the containers and the benches set for the program's own parts."""
@@ -28,6 +30,15 @@ def misspelt(names: Iterable[str] | None = None) -> list[str]:
         hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists them all."
         found.append(f"{name} is not a setting and changes nothing: {hint}")
     return found
+
+
+def unusable_channels(settings: Settings) -> list[str]:
+    """One sentence for each address of LIQ_ALERT_URLS that can never work; it is not shown, since it holds tokens."""
+    return [
+        f"{channel_name(url)} of LIQ_ALERT_URLS is no Apprise URL: nothing will ever arrive there."
+        for url in settings.alert_urls
+        if not is_address(url)
+    ]
 
 
 def _base_urls() -> set[str]:

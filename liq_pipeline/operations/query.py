@@ -26,14 +26,18 @@ class QueryResult:
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
+    has_more: bool = False
+    """Whether the limit cut it."""
 
 
-def read_only_query(database_url: str, statement: str) -> QueryResult:
+def read_only_query(database_url: str, statement: str, limit: int | None = None) -> QueryResult:
     """Run one statement in a READ ONLY transaction that is rolled back.
 
     A single statement through the extended protocol, so that a second one (`COMMIT; DELETE ...`) cannot ride along.
-    Raises LiqError with the server's own words when the query is refused or wrong.
+    limit: at most so many rows. Raises LiqError with the server's own words when the query is refused or wrong.
     """
+    if not statement.strip(" \n\t;"):
+        raise LiqError('The query is empty: give one statement such as "SELECT * FROM signals_current LIMIT 5".')
     with connect(database_url, application_name="liq sql") as connection:
         connection.read_only = True
         try:
@@ -42,7 +46,9 @@ def read_only_query(database_url: str, statement: str) -> QueryResult:
                 cursor.execute(statement.strip().encode(), prepare=True)
                 if cursor.description is None:
                     return QueryResult(columns=(), rows=[])
-                return QueryResult(columns=tuple(c.name for c in cursor.description), rows=cursor.fetchall())
+                rows = cursor.fetchall() if limit is None else cursor.fetchmany(limit)
+                has_more = limit is not None and cursor.fetchone() is not None
+                return QueryResult(tuple(c.name for c in cursor.description), rows, has_more)
         except psycopg.errors.ReadOnlySqlTransaction as error:
             raise LiqError("liq sql only reads: the statement would have changed the database.") from error
         except psycopg.Error as error:

@@ -156,6 +156,8 @@ def _read_database(connection: psycopg.Connection[Any], settings: Settings, stat
                 " alert_deliveries table."
             )
 
+        _read_retries(cursor, status)
+
         cursor.execute(
             "SELECT count(*) AS total, count(*) FILTER (WHERE dead_at > %s) AS last_hour FROM dead_letters"
             " WHERE resubmitted_at IS NULL",
@@ -171,6 +173,24 @@ def _read_database(connection: psycopg.Connection[Any], settings: Settings, stat
             (world["world"],),
         )
         status.gaps_open = (cursor.fetchone() or {}).get("n")
+
+
+def _read_retries(cursor: psycopg.Cursor[dict[str, Any]], status: Status) -> None:
+    """Messages that a channel has refused so far: a person is not told in time, long before the last attempt."""
+    cursor.execute(
+        """
+        SELECT count(*) AS messages, string_agg(DISTINCT d.channel, ', ') AS channels
+        FROM outbox o CROSS JOIN LATERAL (
+            SELECT channel FROM alert_deliveries
+            WHERE outbox_id = o.outbox_id AND NOT ok ORDER BY delivery_id DESC LIMIT 1) d
+        WHERE o.state = 'due' AND o.topic = 'channels' AND o.attempts > 0
+        """
+    )
+    waiting = cursor.fetchone() or {}
+    if waiting.get("messages"):
+        status.problem(
+            f"{waiting['messages']} messages could not be delivered yet and are tried again: {waiting['channels']}."
+        )
 
 
 def _edition(connection: psycopg.Connection[Any]) -> str:

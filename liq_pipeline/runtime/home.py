@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,8 +62,9 @@ class Home:
             (self.path / ".writable").touch()
             (self.path / ".writable").unlink()
         except OSError as error:
+            reason = "it is a file, no folder" if self.path.is_file() else error.strerror
             raise LiqError(
-                f"the home {self.path} cannot be written ({error.strerror}): choose another folder in LIQ_HOME"
+                f"the home {self.path} cannot be written ({reason}): choose another folder in LIQ_HOME"
             ) from error
 
     # -- who holds it ------------------------------------------------------------------------------------------
@@ -122,15 +123,17 @@ class Home:
         """Keep values for the next start, beside what is already kept."""
         write_json(self.path / "installation.json", {**self.remembered(), **values})
 
-    def choose_ports(self, preferred: dict[str, int]) -> dict[str, int]:
+    def choose_ports(self, preferred: dict[str, int], *, asked: Collection[str] = ()) -> dict[str, int]:
         """A free loopback port for each name, the same as last time wherever that is still free.
 
-        preferred: name -> default port; tried after the remembered one. All results differ.
+        preferred: name -> port; tried after the remembered one, and before it for the names in `asked`: what a person
+        sets holds at the next start. All results differ.
         """
         kept: dict[str, int] = self.remembered().get("ports", {})
         chosen: dict[str, int] = {}
         for name, default in preferred.items():
-            wanted = [port for port in (kept.get(name), default) if port is not None]
+            order = (default, kept.get(name)) if name in asked else (kept.get(name), default)
+            wanted = [port for port in order if port is not None]
             taken = [*chosen.values(), *(port for other, port in kept.items() if other != name)]
             for port in wanted:
                 if free_port(port, taken=chosen.values()) == port:

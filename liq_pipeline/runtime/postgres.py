@@ -289,8 +289,10 @@ class EmbeddedPostgres:
         finally:
             handed.unlink(missing_ok=True)
         if done.returncode != 0:
-            words = " | ".join(line for line in done.stderr.splitlines() if "error" in line.lower()) or done.stderr
-            raise LiqError(f"initdb could not make the data directory {self.data}: {words.strip()}")
+            telling = [line.strip() for line in done.stderr.splitlines() if re.search("error|FATAL|PANIC", line)]
+            words = " | ".join(telling) or " ".join(done.stderr.split())
+            hint = "; make room there, or point LIQ_HOME at a larger disk" if "No space left" in words else ""
+            raise LiqError(f"initdb could not make the data directory {self.data}: {words}{hint}")
         fresh.rename(self.data)
 
     def _refuse_another_major(self) -> None:

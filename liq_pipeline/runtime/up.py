@@ -32,6 +32,7 @@ from liq_pipeline.runtime.kafka import EmbeddedKafka
 from liq_pipeline.runtime.kafka_jars import ensure_jars
 from liq_pipeline.runtime.mode import Probe, decide_mode
 from liq_pipeline.runtime.postgres import EmbeddedPostgres
+from liq_pipeline.runtime.processes import port_is_free
 from liq_pipeline.runtime.supervisor import KAFKA_RANK, POSTGRES_RANK, Part, Supervisor, stop_orphans
 from liq_pipeline.settings import Settings, default_home
 
@@ -40,10 +41,6 @@ LOOK_SECONDS: Final = 1.0
 STUCK_SECONDS: Final = 300.0
 """`--once` gives up when neither landing nor scoring has moved for this long."""
 
-_SIMULATED: Final = (
-    " SIMULATED MARKET: every price, score and alert here is invented; nothing goes to external channels "
-    "unless LIQ_ALERT_UNREAL=true "
-)
 
 _T = TypeVar("_T")
 
@@ -161,10 +158,13 @@ class _Run:
             wanted["postgres"] = settings.postgres_port
         if settings.kafka_bootstrap_servers is None:
             wanted |= {"kafka": settings.kafka_port, "kafka_controller": settings.kafka_port + 1}
-        ports = self._home.choose_ports(wanted)
+        asked = {name for name in wanted if f"{name}_port" in settings.model_fields_set}
+        ports = self._home.choose_ports(wanted, asked=asked)
         for name, default in wanted.items():
             if ports[name] != default and name != "kafka_controller":
-                self._say(f"port {default} ({name.replace('_', ' ')}) is taken; using {ports[name]}")
+                # One that was taken at an earlier start may be free by now: what people have noted stays as it is.
+                reason = "was taken at an earlier start" if port_is_free(default) else "is taken"
+                self._say(f"port {default} ({name.replace('_', ' ')}) {reason}; using {ports[name]}")
         return {"postgres": 0, "kafka": 0, "kafka_controller": 0, **ports}
 
     def _bring_up_database(self, port: int) -> database_roles.DatabaseUrls:
@@ -348,7 +348,9 @@ class _Run:
             "",
         ]
         if mode == "simulated":
-            self._console.print(_SIMULATED, style="bold black on yellow", highlight=False, soft_wrap=True)
+            self._console.print(
+                _simulated_words(self._settings), style="bold black on yellow", highlight=False, soft_wrap=True
+            )
         for line in lines:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -366,6 +368,16 @@ class _Run:
         else:
             steps.append(f"{liq} alerts list --all: the alerts of the recording, with their receipts")
         return steps
+
+
+def _simulated_words(settings: Settings) -> str:
+    """What a person must know before anything else, and whether others will hear of it."""
+    channels = len(settings.alert_urls)
+    if settings.alert_unreal and channels:
+        told = f"marked as such, alerts DO go to {channels} channels (LIQ_ALERT_UNREAL=true)"
+    else:
+        told = "nothing goes to external channels unless LIQ_ALERT_UNREAL=true"
+    return f" SIMULATED MARKET: every price, score and alert here is invented; {told} "
 
 
 def _probe(settings: Settings) -> Probe:

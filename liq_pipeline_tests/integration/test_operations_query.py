@@ -19,6 +19,12 @@ def test_a_select_gives_columns_and_rows(database_url: str) -> None:
     assert result.rows == [(1, "two")]
 
 
+def test_a_long_answer_is_cut_and_says_so(database_url: str) -> None:
+    result = read_only_query(database_url, "SELECT generate_series(1, 5) AS n", limit=3)
+    assert (len(result.rows), result.has_more) == (3, True)
+    assert not read_only_query(database_url, "SELECT generate_series(1, 3) AS n", limit=3).has_more
+
+
 def test_json_lines_lose_nothing(database_url: str) -> None:
     result = read_only_query(
         database_url,

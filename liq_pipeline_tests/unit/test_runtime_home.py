@@ -69,6 +69,8 @@ def test_another_port_is_found_when_the_default_is_taken(home: Home, busy_port: 
 def test_a_found_port_is_kept_by_the_next_start(home: Home, busy_port: int) -> None:
     first = home.choose_ports({"kafka": busy_port, "postgres": free_port()})
     assert Home(home.path).choose_ports({"kafka": free_port(), "postgres": free_port()}) == first
+    wanted = free_port(taken=first.values())
+    assert home.choose_ports({"kafka": wanted}, asked={"kafka"}) == {"kafka": wanted}, "what a person sets comes first"
 
 
 def test_a_remembered_port_that_is_taken_now_is_replaced(home: Home) -> None:
