@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from liq_pipeline.commands import alerts, backfill, dead_letters, evaluate, gaps, health, model, replay, running, store
-from liq_pipeline.commands.shared import err, out
+from liq_pipeline.commands.shared import err, in_plain_words, out
 from liq_pipeline.errors import LiqError
 
 app = typer.Typer(
@@ -80,9 +80,8 @@ def main() -> None:
     except Exception as error:  # the last resort of the program: shown in full with --debug
         if debug:
             raise
-        words = " ".join(str(error).split()) or type(error).__name__
         err.print(
-            f"liq: {type(error).__name__}: {words} (run again with --debug for the traceback)",
+            f"liq: {in_plain_words(error)}",
             style="red",
             highlight=False,
             markup=False,

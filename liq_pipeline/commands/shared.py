@@ -72,6 +72,18 @@ def _not_usable(error: ValidationError) -> Iterator[str]:
         yield f"The setting {knob} is not usable: {reason}."
 
 
+def in_plain_words(error: Exception) -> str:
+    """One sentence for what no command foresaw; the database's own refusals with what to do about them."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    database = sys.modules.get("psycopg")  # not imported: then it is none of its errors
+    if database is not None:
+        if isinstance(error, database.OperationalError) and error.sqlstate is None:
+            return f"the database cannot be reached: {words} See whether `liq up` runs, or check LIQ_DATABASE_URL."
+        if isinstance(error, database.errors.UndefinedTable | database.errors.UndefinedColumn):
+            return f"the database's schema is not this version's ({words}): run `liq migrate`"
+    return f"{type(error).__name__}: {words} (run again with --debug for the traceback)"
+
+
 def endpoints_in_force(settings: Settings) -> Endpoints:
     """The database, Kafka and Dagster in force: those of the settings, else those of the running home."""
     from liq_pipeline.runtime.endpoints import resolve

@@ -92,6 +92,11 @@ class Supervisor:
     def parts(self) -> list[Part]:
         return list(self._parts.values())
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether stop() was called."""
+        return self._stopping.is_set()
+
     def part(self, name: str) -> Part:
         return self._parts[name]
 

@@ -67,6 +67,10 @@ def up(
     if once and mode not in ("recorded", "simulated"):
         raise LiqError("--once ends with a recording or a simulation: name one with --mode, live data have no end")
     settings = settings.model_copy(update={"mode": mode})
+    if mode in ("auto", "live"):
+        from liq_pipeline.sources.registry import sources_in_force
+
+        sources_in_force(settings)  # a typo in LIQ_VENUES is told before anything is started or remembered
     home = Home(settings.home)
     home.prepare()
     home.acquire()
@@ -169,6 +173,7 @@ class _Run:
 
     def _bring_up_database(self, port: int) -> database_roles.DatabaseUrls:
         """Server, roles, databases, schema; how each part logs in."""
+        from liq_pipeline.store.connection import check_url
         from liq_pipeline.store.migrations import migrate
 
         given = self._settings.database_url
@@ -182,6 +187,8 @@ class _Run:
             writer = given.get_secret_value()
             owner, reader = self._settings.database_owner_url, self._settings.database_reader_url
             owner_url = writer if owner is None else owner.get_secret_value()
+            for url in (writer, owner_url):
+                check_url(url)
             name = psycopg.conninfo.conninfo_to_dict(writer).get("dbname", DATABASE)
             try:
                 storage_url = dagster_home.ensure_storage(writer, f"{name}_dagster")
@@ -216,6 +223,8 @@ class _Run:
             )
             self._say(f"starting Apache Kafka on port {port}")
             self._supervisor.start([Part("kafka", broker, rank=KAFKA_RANK, stop_seconds=30)])
+            if self._supervisor.is_stopping:
+                return  # something else failed meanwhile: waiting for this broker would only keep the reason back
             servers = broker.bootstrap_servers
         made = ensure_topics(servers, self._settings.kafka_topic_prefix)
         self._say(f"topics: {len(made)} made or corrected" if made else "topics: up to date")

@@ -26,6 +26,11 @@ class DatabaseUrlError(LiqError):
     """LIQ_DATABASE_URL cannot be used; the message says why and never shows the URL, which holds a password."""
 
 
+def check_url(database_url: str) -> None:
+    """DatabaseUrlError if the URL is none of PostgreSQL's. psycopg's own words would repeat it, password and all."""
+    _url(database_url)
+
+
 def connect(database_url: str, *, application_name: str = "liq_pipeline") -> psycopg.Connection[Any]:
     """Open a psycopg connection: autocommit off, UTC.
 

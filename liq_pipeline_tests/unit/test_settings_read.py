@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import psycopg
 import pytest
 from pydantic import SecretStr
+from rich.console import Console
 
-from liq_pipeline.commands.shared import playing_speed, settings_in_force
+from liq_pipeline.commands.shared import in_plain_words, playing_speed, settings_in_force
 from liq_pipeline.errors import LiqError
 from liq_pipeline.operations.doctor import _channels
 from liq_pipeline.operations.misspelt import misspelt
+from liq_pipeline.runtime.up import up
 from liq_pipeline.settings import Settings, get_settings
+from liq_pipeline.store.connection import check_url, connect
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +80,24 @@ def test_a_misspelt_variable_is_told_with_what_was_meant() -> None:
 def test_a_speed_is_a_number_above_zero(speed: str) -> None:
     with pytest.raises(LiqError, match="--speed must be a number above 0"):
         playing_speed(speed)
+
+
+def test_a_venue_that_does_not_exist_is_told_before_anything_is_started(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", venues=("binanse",))
+    with pytest.raises(LiqError, match="LIQ_VENUES names binanse"):
+        up(settings, mode="live", recording=None, speed=1.0, once=False, record_dir=None, console=Console())
+    assert not settings.home.exists()
+
+
+def test_the_database_s_refusals_say_what_to_do_and_show_no_password() -> None:
+    with pytest.raises(psycopg.OperationalError) as away:
+        connect("postgresql://liq:s3cret@127.0.0.1:1/liq")
+    assert "LIQ_DATABASE_URL" in in_plain_words(away.value)
+    assert "liq migrate" in in_plain_words(psycopg.errors.UndefinedTable('relation "alerts" does not exist'))
+    assert in_plain_words(KeyError("x")) == "KeyError: 'x' (run again with --debug for the traceback)"
+    with pytest.raises(LiqError, match="names a mysql database") as wrong:
+        check_url("mysql://liq:s3cret@127.0.0.1/liq")
+    assert "s3cret" not in f"{in_plain_words(away.value)} {wrong.value}"
 
 
 def test_doctor_finds_addresses_that_can_never_be_reached_without_showing_them() -> None:
