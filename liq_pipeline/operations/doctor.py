@@ -251,6 +251,7 @@ def _mend_for(sentence: str) -> str:
     """The next step for a health finding, by the part it speaks of."""
     hints = {
         "dead_letters": 'Look at them with `liq sql "SELECT reason_code, reason FROM dead_letters"`.',
+        "No symbol has": "See which sources are down in `liq status`; a fresh installation needs its look-back first.",
         "No tick": "Open the Dagster address of `liq status` and look at the newest run of the tick.",
         "no topic": "Run `liq topics`.",
         "Source": "The reason is the venue's own; see docs/sources.md.",

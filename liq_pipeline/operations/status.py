@@ -282,7 +282,10 @@ def _read_symbols(
         """,
         (world, newest),
     )
-    for row in cursor.fetchall():
+    rows = cursor.fetchall()
+    if rows and all(row["severity"] == "UNKNOWN" for row in rows):
+        status.problem("No symbol has a score: the monitor is blind.", down=True)
+    for row in rows:
         symbol = row.pop("symbol")
         status.symbols[symbol] = {"probability": row["cascade_probability_4h"], **row}
         if symbol in unlisted:

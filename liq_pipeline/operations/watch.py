@@ -101,12 +101,16 @@ def notes(status: Status) -> list[Text]:
 
 
 def budget_words(budget: dict[str, Any]) -> str:
-    """What is used of each metered scope's window, such as `12 of 2160 in 60 s`."""
-    return ", ".join(
+    """What is used of each metered scope's window, such as `12 of 2160 in 60 s`, and what a stream's buffer holds."""
+    words = [
         f"{scope['used']:.0f} of {scope['capacity']:.0f} in {age(scope['window_seconds'])}"
         for scope in budget.values()
-        if scope.get("capacity")
-    )
+        if isinstance(scope, dict) and scope.get("capacity")
+    ]
+    # The collector's rows hold its buffer beside the metered scopes, as plain numbers.
+    if budget.get("buffered"):
+        words.append(f"{budget['buffered']:,} of {budget['buffer']:,} events wait for Kafka")
+    return ", ".join(words)
 
 
 def parts_table(status: Status) -> Table:

@@ -279,4 +279,4 @@ def _name_of(error: BaseException) -> str:
         reason = getattr(cause, "reason", None)
         nested = next((arg for arg in getattr(cause, "args", ()) if isinstance(arg, BaseException)), None)
         cause = reason if isinstance(reason, BaseException) else nested or cause.__cause__
-    return names[-1]
+    return "the name of its host cannot be resolved" if names[-1] == "gaierror" else names[-1]

@@ -28,7 +28,19 @@ def _status() -> Status:
                 "state": "down",
                 "reason": "HTTP 451 refuses this place",
                 "budget": {"binance/ip": {"used": 12, "capacity": 2160, "window_seconds": 60}},
-            }
+            },
+            # As the collector writes them (collector/sender.py).
+            {"name": "okx_liquidations", "state": "up", "reason": None, "budget": {"buffer": 200_000, "buffered": 0}},
+            {
+                "name": "htx_liquidations",
+                "state": "up",
+                "reason": None,
+                "budget": {
+                    "htx": {"used": 10, "capacity": 50, "window_seconds": 10},
+                    "buffer": 200_000,
+                    "buffered": 1_234,
+                },
+            },
         ],
         dead_letters={"total": 7},
         gaps_open=2,
@@ -43,6 +55,7 @@ def test_every_part_is_one_plain_line() -> None:
     assert "360 due, 2 late, 1 missed" in text
     assert "down: HTTP 451 refuses this place" in text
     assert "12 of 2160 in 60 s" in text
+    assert "10 of 50 in 10 s, 1,234 of 200,000 events wait for Kafka" in text
     assert "7, see `liq dead-letters list`" in text
     assert "{" not in text
 
