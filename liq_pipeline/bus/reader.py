@@ -10,6 +10,8 @@ there is no rebalance, hence no stalled or doubled member.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, Self
 
 from kafka import KafkaConsumer, TopicPartition
@@ -27,6 +29,8 @@ _PARTITION_FETCH_MAX_BYTES: Final = 2 * 1024 * 1024
 POLL_MAX_BYTES: Final = 16 * 1024 * 1024
 """Of values that one poll() hands out: 10,000 messages of 1 MiB, or a batch that unpacks to a hundred times its size,
 must not become one transaction. The message that passes the bound is still in."""
+
+_VALUE: Final = attrgetter("value")
 
 
 class ReadError(LiqError):
@@ -202,7 +206,7 @@ class TopicReader:
         """
         if not self._kept:
             self._kept = self._fetched(max_records, timeout_seconds)
-        if sum(len(record.value or b"") for records in self._kept.values() for record in records) <= POLL_MAX_BYTES:
+        if sum(map(len, filter(None, map(_VALUE, chain.from_iterable(self._kept.values()))))) <= POLL_MAX_BYTES:
             everything, self._kept = self._kept, {}
             return everything
         return self._take()

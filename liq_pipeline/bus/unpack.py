@@ -10,7 +10,7 @@ pinned.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from kafka.consumer.fetcher import Fetcher, IsolationLevel
@@ -29,7 +29,7 @@ class Message(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes | None]]
+    headers: Sequence[tuple[str, bytes | None]]
 
 
 class LeanRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the library has no types
@@ -44,17 +44,22 @@ class LeanRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the librar
             if not batch.validate_crc():
                 raise CorruptRecordError(f"the batch at offset {batch.base_offset} of {tp} fails its checksum")
             if not self._is_hidden(batch):
-                for message in messages_of(batch, tp.partition):
-                    self.records_read += 1
-                    self.bytes_read += 1  # the library only asks whether any were read
-                    self.next_fetch_offset = message.offset + 1
-                    yield message
+                self.records_read += batch.records_count
+                self.bytes_read += batch.records_count  # the library only asks whether any were read
+                yield from messages_of(batch, tp.partition)
             self.next_fetch_offset = batch.next_offset
             batch = records.next_batch()
         if batch is None:
             self.drain()
         else:
             yield from super()._unpack_records(tp, _Resumed(batch, records), key_deserializer, value_deserializer)
+
+    def take(self, n: int | None = None) -> list[Any]:
+        """Up to n messages; the next fetch begins behind the last, be it in the middle of its batch."""
+        taken: list[Any] = super().take(n)
+        if taken:
+            self.next_fetch_offset = max(self.next_fetch_offset, taken[-1].offset + 1)
+        return taken
 
     def _is_hidden(self, batch: Any) -> bool:
         """Whether a batch is Kafka's own marker, or of a transaction that was given up."""
@@ -84,50 +89,71 @@ def messages_of(batch: DefaultRecordBatch, partition: int) -> Iterator[Message]:
     """The messages of one batch, in order. Raises CorruptRecordError where the bytes stop making sense.
 
     Layout: https://kafka.apache.org/documentation/#recordbatch. Numbers are zigzag varints; nearly all are one byte
-    long, which is why that case is written out.
+    long, the size of a value and most offsets two, which is why those cases are written out: a call costs as much as
+    everything else that is done for the number.
     """
     batch._maybe_uncompress()
     buffer = bytes(batch._buffer)
     pos = batch._pos
     base_offset, first_timestamp = batch.base_offset, batch.first_timestamp
     appended = batch.max_timestamp if batch.timestamp_type == _LOG_APPEND_TIME else None
+    new = tuple.__new__  # what Message(...) does, without a call in Python
     try:
         for _ in range(batch.records_count):
             length, pos = decode_varint(buffer, pos)
             end = pos + length
-            _, pos = decode_varint(buffer, pos)  # attributes: unused
+            if buffer[pos] < 0x80:  # attributes: unused
+                pos += 1
+            else:
+                _, pos = decode_varint(buffer, pos)
             if buffer[pos] < 0x80 and appended is not None:
                 pos += 1
                 timestamp = appended
             else:
                 delta, pos = decode_varint(buffer, pos)
                 timestamp = first_timestamp + delta if appended is None else appended
-            offset, pos = decode_varint(buffer, pos)
-            size, pos = decode_varint(buffer, pos)
+            if (low := buffer[pos]) < 0x80:
+                offset = (low >> 1) ^ -(low & 1)
+                pos += 1
+            elif (high := buffer[pos + 1]) < 0x80:
+                offset = ((low & 0x7F | high << 7) >> 1) ^ -(low & 1)
+                pos += 2
+            else:
+                offset, pos = decode_varint(buffer, pos)
+            if (low := buffer[pos]) < 0x80:
+                size = (low >> 1) ^ -(low & 1)
+                pos += 1
+            else:
+                size, pos = decode_varint(buffer, pos)
             key = None
             if size >= 0:
                 key = buffer[pos : pos + size]
                 pos += size
-            size, pos = decode_varint(buffer, pos)
+            if (low := buffer[pos]) >= 0x80 and (high := buffer[pos + 1]) < 0x80:
+                size = ((low & 0x7F | high << 7) >> 1) ^ -(low & 1)
+                pos += 2
+            else:
+                size, pos = decode_varint(buffer, pos)
             value = None
             if size >= 0:
                 value = buffer[pos : pos + size]
                 pos += size
-            headers: list[tuple[str, bytes | None]] = []
+            headers: Sequence[tuple[str, bytes | None]] = ()
             if buffer[pos] == 0:
                 pos += 1
             else:
-                pos = _read_headers(buffer, pos, headers)
+                headers, pos = _read_headers(buffer, pos)
             if pos != end:
                 raise CorruptRecordError(f"a record of {length} bytes ends {pos - end} bytes off")
-            yield Message(partition, base_offset + offset, timestamp, key, value, headers)
+            yield new(Message, (partition, base_offset + offset, timestamp, key, value, headers))
     except (ValueError, IndexError) as error:
         raise CorruptRecordError(f"the bytes of a record make no sense: {error!r}") from error
     if pos != len(buffer):
         raise CorruptRecordError(f"{len(buffer) - pos} bytes are left behind the last record")
 
 
-def _read_headers(buffer: bytes, pos: int, headers: list[tuple[str, bytes | None]]) -> int:
+def _read_headers(buffer: bytes, pos: int) -> tuple[list[tuple[str, bytes | None]], int]:
+    headers: list[tuple[str, bytes | None]] = []
     count, pos = decode_varint(buffer, pos)
     if count < 0:
         raise CorruptRecordError(f"a record has {count} headers")
@@ -143,4 +169,4 @@ def _read_headers(buffer: bytes, pos: int, headers: list[tuple[str, bytes | None
             value = buffer[pos : pos + size]
             pos += size
         headers.append((name, value))
-    return pos
+    return headers, pos

@@ -61,12 +61,15 @@ def check_time(name: str, value: datetime) -> None:
         raise RecordError("impossible_time", f"{name} {value.isoformat()} is not between {FIRST_YEAR} and {LAST_YEAR}")
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What every record carries.
 
     event_time: when it was true, by the venue. received_at: when a system of ours got it; for a recording, when the
     recorder did; in a simulation, simulated time. known_at: when a live collector could have had it; left out it
     equals received_at, and an archive record must state it (end of bar or publication plus the declared delay).
+
+    gc=False here and below: no field holds anything that could point back, so the collector need not look at 10,000 of
+    them in every batch that lands.
     """
 
     schema_version: Literal[1]
@@ -85,29 +88,26 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def check(self) -> None:
         """Raise RecordError if the record contradicts itself."""
-        check_time("event_time", self.event_time)
-        check_time("received_at", self.received_at)
-        if self.known_at is not None:
-            check_time("known_at", self.known_at)
-        kind = self.world.partition("/")[0]
-        if self.origin not in ORIGINS_OF_WORLD[kind]:
+        # Once per message that lands, so the common case is a few comparisons; functions only find the words.
+        event, received, known = self.event_time, self.received_at, self.known_at
+        if not (FIRST_YEAR <= event.year <= LAST_YEAR and FIRST_YEAR <= received.year <= LAST_YEAR):
+            check_time("event_time", event)
+            check_time("received_at", received)
+        if known is not None:
+            check_time("known_at", known)
+        if self.origin not in ORIGINS_OF_WORLD[self.world.partition("/")[0]]:
             raise RecordError("world_mismatch", f"origin {self.origin} cannot belong to world {self.world}")
-        if self.origin == "archive" and self.known_at is None:
-            raise RecordError("known_at_missing", "an archive record must state known_at")
-        if self.origin == "live" and self.known_at is not None and self.known_at != self.received_at:
+        if known is None:
+            if self.origin == "archive":
+                raise RecordError("known_at_missing", "an archive record must state known_at")
+            known = received
+        elif self.origin == "live" and known != received:
             raise RecordError("known_at_wrong", "a live record is known when it is received")
-        if self.event_time > self.known + FUTURE_TOLERANCE:
-            raise RecordError(
-                "future_event",
-                f"event_time {self.event_time.isoformat()} lies after known_at {self.known.isoformat()}",
-            )
-        if self.event_time.year < 2009:
-            raise RecordError(
-                "impossible_time", f"event_time {self.event_time.isoformat()} is before any market of ours"
-            )
+        if event > known and event > known + FUTURE_TOLERANCE:
+            raise RecordError("future_event", f"event_time {event.isoformat()} lies after known_at {known.isoformat()}")
 
 
-class Price(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Price(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A price. venue `coingecko` is a market average; any other venue's is its mark price."""
 
     symbol: Symbol
@@ -116,7 +116,7 @@ class Price(Record, frozen=True, kw_only=True, omit_defaults=True):
     market_cap_usd: Usd | None = None
 
 
-class FundingRate(Record, frozen=True, kw_only=True, omit_defaults=True):
+class FundingRate(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A funding rate: `rate` is a fraction per `interval_hours` (0.0001 = 0.01 %). predicted = being accrued now."""
 
     symbol: Symbol
@@ -140,7 +140,7 @@ class FundingRate(Record, frozen=True, kw_only=True, omit_defaults=True):
             raise RecordError("wrong_unit", f"funding rate {self.rate} per {self.interval_hours} h is not a fraction")
 
 
-class OpenInterest(Record, frozen=True, kw_only=True, omit_defaults=True):
+class OpenInterest(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Open interest of one perpetual in coins and, where known, in USD."""
 
     symbol: Symbol
@@ -165,7 +165,7 @@ class OpenInterest(Record, frozen=True, kw_only=True, omit_defaults=True):
                 )
 
 
-class LongShortRatio(Record, frozen=True, kw_only=True, omit_defaults=True):
+class LongShortRatio(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Long and short shares (0..1) by accounts, top traders or takers over `period_minutes`; ratio = long / short."""
 
     symbol: Symbol
@@ -183,7 +183,7 @@ class LongShortRatio(Record, frozen=True, kw_only=True, omit_defaults=True):
             raise RecordError("wrong_unit", f"ratio {self.ratio} is not long_share / short_share")
 
 
-class Liquidation(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Liquidation(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One forced close. `liquidated_side` is the side of the POSITION, whatever the venue reports."""
 
     symbol: Symbol
@@ -201,7 +201,7 @@ class Liquidation(Record, frozen=True, kw_only=True, omit_defaults=True):
             raise RecordError("wrong_unit", f"notional {self.notional_usd} USD is not price x quantity")
 
 
-class StablecoinFlow(Record, frozen=True, kw_only=True, omit_defaults=True):
+class StablecoinFlow(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One ERC-20 transfer of a dollar stablecoin. `amount` in whole tokens, exact.
 
     `venue` is the fetcher (etherscan, ethereum_rpc, ...). A re-org is told by sending the same key again with
@@ -235,7 +235,7 @@ class StablecoinFlow(Record, frozen=True, kw_only=True, omit_defaults=True):
             raise RecordError("wrong_unit", f"amount {self.amount} exceeds all tokens there are: decimals not applied?")
 
 
-class Heartbeat(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Heartbeat(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A feed of events was read completely up to event_time. Sent into the feed's own topic (header heartbeat)."""
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -78,11 +79,18 @@ def write(
     of its last committed market tick. Raises psycopg.Error.
     """
     outcome = Outcome()
+    source = _source(conn, table, rows)
+    # A key that comes twice in the batch is written once, its first row: the server goes through them in order.
+    inserted = conn.execute(_insert_sql(table, source.relation), {**source.arguments, "stamp": stamp}).rowcount
+    if inserted == len(rows):
+        outcome.landed.update(map(itemgetter(table.partition), rows))
+        _count_late(conn, table, source, rows, stamp, last_ticks, outcome)
+        return outcome
     firsts: dict[Row, Row] = {}
     # setdefault answers with the first row of the key, which for a later one is another.
     later = [row for row in rows if firsts.setdefault(row[: table.key_length], row) is not row]
-    source = _source(conn, table, list(firsts.values()))
-    inserted = conn.execute(_insert_sql(table, source.relation), {**source.arguments, "stamp": stamp}).rowcount
+    if later:
+        source = _source(conn, table, list(firsts.values()))  # what follows counts keys, not deliveries
     outcome.landed.update(row[table.partition] for row in firsts.values())
     contested: list[Row] = []
     states: dict[Row, Row] = {}
