@@ -10,7 +10,7 @@ interest, which no public archive serves without a key.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ from liq_pipeline.settings import Settings
 from liq_pipeline.sources.archives import binance
 from liq_pipeline.sources.archives.day import CACHE
 from liq_pipeline.sources.archives.files import ArchiveFiles
-from liq_pipeline.sources.archives.pieces import Content
+from liq_pipeline.sources.archives.pieces import Absent, Content
 from liq_pipeline.store.inputs import microseconds
 
 SYMBOLS: Final = ("ARB", "AVAX", "BTC", "DOGE", "ETH", "SOL", "WIF")
@@ -62,6 +62,7 @@ def published_panel(
     rows: dict[tuple[str, str], _Rows] = defaultdict(list)
     digest = hashlib.sha256()
     problems: list[str] = []
+    absent: Counter[str] = Counter()
     try:
         archive = binance.BinanceArchive(files)
         # A rate settled before the first row is in force at it.
@@ -77,11 +78,14 @@ def published_panel(
                     problems += [f"{piece.symbol} {piece.series}: {text}" for text in content.problems]
                     for record in content.records:
                         _put(rows, record)
+                elif isinstance(content, Absent):
+                    absent[f"{piece.symbol} {piece.series}"] += 1
     finally:
         files.close()
     if not any(name == "price_usd" for _, name in rows):
         raise LiqError(f"the archive has no price of {', '.join(SYMBOLS)} from {start:%Y-%m-%d} to {end:%Y-%m-%d}")
-    panel = _panel(rows, start, end, digest.hexdigest(), problems)
+    missing = [f"{series}: {count} of the files are not in the archive" for series, count in sorted(absent.items())]
+    panel = _panel(rows, start, end, digest.hexdigest(), [*missing, *problems])
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         _write(panel, out / "panel.parquet")
