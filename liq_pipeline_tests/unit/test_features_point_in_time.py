@@ -55,6 +55,7 @@ def test_a_slice_equals_the_batch_bit_for_bit(seed: int, day: int, hour: int, le
     slice_of = bars_between(bars, max(0, start), last)
     offset = max(0, start)
     some = score_bars(slice_of, np.arange(first - offset, last - offset))
+    assert np.isfinite(whole.score[..., first:last]).any()  # not one unknown beside another
     assert_same(whole, some, first, last)
 
 
@@ -71,6 +72,7 @@ def test_noise_after_a_time_changes_nothing_up_to_it(seed: int, at: int) -> None
         later = getattr(bars, name)[..., at + 1 :]
         later[...] = np.where(random.random(later.shape) < 0.3, UNKNOWN_CENTS, 10**14)
     after = score_bars(bars, np.arange(at + 1))
+    assert np.isfinite(before.score[..., at - 23 : at + 1]).any()
     assert_same(before, after, 0, at + 1)
 
 
