@@ -61,8 +61,8 @@ def replay(
     if story.world.kind == SIMULATED:
         out.print("SIMULATED: this market was made up; nothing in the page happened.", style="bold red")
     out.print(
-        f"{len(story.told.messages)} messages on {story.told.pages} pages, {len(story.events[4])} cascades within 4 h:"
-        f" {page}",
+        f"messages: {len(story.told.messages)}, pages: {story.told.pages}, cascades within 4 h: {len(story.events[4])}."
+        f" The page is {page}.",
         highlight=False,
         soft_wrap=True,
     )

@@ -124,8 +124,10 @@ def _cards(story: Story) -> str:
             cards.append((f"{fall:+.1%}", f"{symbol}: deepest fall from a high within the stretch"))
     in_time = [e for e in story.events[4] if e.onset <= last]
     told = [m for m in story.told.messages if m.rule != "blind" and m.kind != "resolved"]
-    cards.append((str(len(in_time)), "cascades within 4 h began (label version 1)"))
-    cards.append((str(story.told.pages), "pages to people"))
+    cards.append(
+        (str(len(in_time)), f"{'cascade' if len(in_time) == 1 else 'cascades'} within 4 h began (label version 1)")
+    )
+    cards.append((str(story.told.pages), f"{'page' if story.told.pages == 1 else 'pages'} to people"))
     if told and in_time:
         onset = min(e.onset for e in in_time)
         lead = (onset - told[0].time.timestamp()) / 60.0
@@ -168,7 +170,7 @@ def _events(story: Story) -> str:
             )
     if not rows:
         return "<p>No cascade by label version 1 in this stretch or the day after it.</p>"
-    head = ("symbol", "horizon", "onset", "peak", "price", "open interest", "grade", "told before the onset")
+    head = ("symbol", "horizon", "onset", "peak", "price", "open interest", "grade", "told in the 4 h before")
     return _table(head, rows)
 
 
