@@ -37,8 +37,9 @@ from liq_pipeline.scoring.bars import (
 from liq_pipeline.scoring.risk import venue_mean
 from liq_pipeline.settings import Settings
 from liq_pipeline.store import lookback
-from liq_pipeline.store.inputs import Scope, build_bars, flow_sources_fresh, flow_sums, history_scope
+from liq_pipeline.store.inputs import build_bars, flow_sources_fresh, flow_sums
 from liq_pipeline.store.lookback import seconds_of
+from liq_pipeline.store.scope import Scope, history_scope
 
 Connection = psycopg.Connection[Any]
 

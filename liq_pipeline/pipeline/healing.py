@@ -40,8 +40,8 @@ from liq_pipeline.store import gaps, worlds
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.gap_search import Hole, Series, earliest_late_row, find_holes
 from liq_pipeline.store.gaps import Gap, StoredGap
-from liq_pipeline.store.inputs import scope_of
 from liq_pipeline.store.landing import Lander
+from liq_pipeline.store.scope import scope_of
 
 log = logging.getLogger(__name__)
 

@@ -23,9 +23,10 @@ from liq_pipeline.scoring.references import DAY_SECONDS, References, needed_obse
 from liq_pipeline.scoring.results import PointResult, PressureResult
 from liq_pipeline.scoring.risk import risk_arrays
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import lookback, warning_references
+from liq_pipeline.store import flow_lookback, lookback, warning_references
 from liq_pipeline.store.expected import not_listed_at
-from liq_pipeline.store.inputs import Cut, Scope, current_values, flow_sources_fresh, flow_sums
+from liq_pipeline.store.inputs import Cut, current_values, flow_sources_fresh, flow_sums
+from liq_pipeline.store.scope import Scope
 
 Connection = psycopg.Connection[Any]
 
@@ -65,7 +66,7 @@ class KeptLookback:
 
     def flows(self, days: Integers, last_seconds: int) -> list[tuple[int, Floats]]:
         """From feature_references."""
-        return lookback.flow_references(self.conn, self.scope, days, last_seconds)
+        return flow_lookback.flow_references(self.conn, self.scope, days, last_seconds)
 
     def warnings(self, model: ProbabilityModel, times_seconds: Integers) -> WarningReference:
         """From feature_references."""

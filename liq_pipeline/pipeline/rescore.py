@@ -35,10 +35,11 @@ from liq_pipeline.scoring.references import DAY_SECONDS, References
 from liq_pipeline.scoring.results import PointResult, PressureResult
 from liq_pipeline.scoring.version import score_version
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import lookback, scores, worlds
+from liq_pipeline.store import flow_lookback, lookback, scores, worlds
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.inputs import Cut, Scope, history_scope, scope_of
+from liq_pipeline.store.inputs import Cut
 from liq_pipeline.store.lookback import seconds_of
+from liq_pipeline.store.scope import Scope, history_scope, scope_of
 
 HOUR: Final = timedelta(hours=1)
 HISTORY_SPAN: Final = timedelta(days=10)
@@ -350,7 +351,7 @@ class _HistoryLookback:
         """Each day's reference, built on first use."""
         for day in days.tolist():
             if day not in self._flows:
-                self._flows[day] = lookback.flow_history_in_memory(
+                self._flows[day] = flow_lookback.flow_history_in_memory(
                     self._conn, self._scope, day, self._settings.risk, self._settings.pressure.window_minutes
                 )
         return [self._flows[day] for day in days.tolist()]

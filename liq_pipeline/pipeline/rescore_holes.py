@@ -40,8 +40,9 @@ from liq_pipeline.settings import Settings
 from liq_pipeline.store import lookback, scores
 from liq_pipeline.store.archive_bars import fill_from_archive
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.inputs import Cut, Scope, scope_of
+from liq_pipeline.store.inputs import Cut
 from liq_pipeline.store.lookback import seconds_of
+from liq_pipeline.store.scope import Scope, scope_of
 
 HISTORY_POINTS: Final = 360
 _NEWEST: Final = seconds_of(datetime(9999, 1, 1, tzinfo=UTC))

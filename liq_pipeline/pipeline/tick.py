@@ -31,11 +31,11 @@ from liq_pipeline.scoring.model import ProbabilityModel
 from liq_pipeline.scoring.results import PointResult, PressureResult
 from liq_pipeline.scoring.version import score_version
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import lookback, scores, warning_references, worlds
+from liq_pipeline.store import flow_lookback, lookback, scores, warning_references, worlds
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.inputs import scope_of
 from liq_pipeline.store.landing import Lander, LandResult
 from liq_pipeline.store.lookback import seconds_of
+from liq_pipeline.store.scope import scope_of
 
 MAX_POINTS: Final = 60
 """Points of each stream per transaction: bounds its length, and is what vectorised scoring gains most from."""
@@ -255,7 +255,7 @@ def _score_in_transaction(
     pressures: list[PressureResult] = []
     if flows_now.size:
         with _phase(result, "lookback"):
-            built = lookback.ensure_flow_lookback(
+            built = flow_lookback.ensure_flow_lookback(
                 conn, scope, flows_now, _seconds(last_flows), settings.risk, settings.pressure
             )
         bars_built, references_built = built.bars, built.references

@@ -11,7 +11,8 @@ import numpy as np
 import psycopg
 
 from liq_pipeline.scoring.bars import CENTS_FIELDS, LEVEL_FIELDS, UNKNOWN_CENTS, BarArrays, Booleans, empty_bars
-from liq_pipeline.store.inputs import Scope, build_bars
+from liq_pipeline.store.inputs import build_bars
+from liq_pipeline.store.scope import Scope
 
 BAR_COLUMNS: Final = LEVEL_FIELDS + CENTS_FIELDS
 

@@ -14,7 +14,8 @@ import numpy as np
 import psycopg
 
 from liq_pipeline.scoring.bars import Booleans, Integers
-from liq_pipeline.store.inputs import Scope, microseconds
+from liq_pipeline.store.inputs import microseconds
+from liq_pipeline.store.scope import Scope
 
 
 def not_listed_at(conn: psycopg.Connection[Any], scope: Scope, times_us: Integers) -> Booleans:

@@ -1,9 +1,9 @@
-"""The kept look-back: bars of the 5-min grid, flow windows on it, and each day's references.
+"""The kept look-back: bars of the 5-min grid and each day's references.
 
-Belongs here: the tables feature_bars, flow_bars and feature_references, when they are built and which version a score
-may see. Does not: raw rows (inputs.py), formulas (scoring/).
+Belongs here: the tables feature_bars and feature_references, when they are built and which version a score may see.
+Does not: the flows' windows (flow_lookback.py), raw rows (inputs.py), formulas (scoring/).
 
-All three are append-only and say at which grid time they were built; a score at T sees what was built by T, so a replay
+All of it is append-only and says at which grid time it was built; a score at T sees what was built by T, so a replay
 finds what the first score found even when archives have warmed the look-back since.
 """
 
@@ -25,7 +25,6 @@ from liq_pipeline.scoring.bars import (
     STEP_SECONDS,
     UNKNOWN_CENTS,
     BarArrays,
-    Booleans,
     Floats,
     Integers,
     bars_between,
@@ -39,26 +38,20 @@ from liq_pipeline.scoring.references import (
     References,
     build_references,
     needed_observations,
-    order_statistics,
 )
-from liq_pipeline.settings import PressureSettings, RiskSettings
+from liq_pipeline.settings import RiskSettings
 from liq_pipeline.store.archive_bars import BAR_COLUMNS, fill_from_archive, is_known
 from liq_pipeline.store.arrays import Column, copy_columns, fetch_arrays
 from liq_pipeline.store.inputs import (
     ARCHIVE_MAX_AGE_SECONDS,
-    MARKET_TOPICS,
     Cut,
-    Scope,
     build_bars,
-    flow_sources_fresh,
-    flow_sums,
     microseconds,
 )
+from liq_pipeline.store.scope import MARKET_TOPICS, Scope
 
 ALL = "*"
 """The symbol and venue of a reference of none: the flows', and the market's, whose venue is the model."""
-NET_FLOW: Final = "stablecoin_net_flow_cents"
-"""|outflow - inflow| over the pressure window."""
 BUILD_CHUNK: Final = 864
 """Bars built at once, three days: a month of rows every 10 s would not fit into memory."""
 ARCHIVE_REACH_SECONDS: Final = ARCHIVE_MAX_AGE_SECONDS + STEP_SECONDS + 24 * 3600
@@ -86,9 +79,9 @@ def ensure_market_lookback(
     last_scored_seconds: the newest point scored before; every bar up to it has been built. None: the first ever, which
     builds the whole look-back from whatever history has landed.
     """
-    first_needed = _first_bar(times_seconds, risk)
-    last = _floor_bar(int(times_seconds[-1]))
-    first = first_needed if last_scored_seconds is None else _floor_bar(last_scored_seconds) + STEP_SECONDS
+    first_needed = first_bar(times_seconds, risk)
+    last = floor_bar(int(times_seconds[-1]))
+    first = first_needed if last_scored_seconds is None else floor_bar(last_scored_seconds) + STEP_SECONDS
     bars_kept = 0
     warmed = False
     if first <= last:
@@ -96,7 +89,7 @@ def ensure_market_lookback(
             count = min(BUILD_CHUNK, (last - start) // STEP_SECONDS + 1)
             bars_kept += _keep_bars(conn, build_bars(conn, scope, start, count), scope.world, times_seconds)
         if last_scored_seconds is not None and scope.current_origins == "live":
-            since = datetime.fromtimestamp(_floor_bar(last_scored_seconds), tz=UTC) - timedelta(minutes=1)
+            since = datetime.fromtimestamp(floor_bar(last_scored_seconds), tz=UTC) - timedelta(minutes=1)
             span = _archive_span_since(conn, scope.world, since, first_needed, first - STEP_SECONDS)
             if span is not None:
                 warmed_bars = _warm_from_archive(conn, scope, *span, int(times_seconds[0]))
@@ -136,9 +129,9 @@ def market_bars(
         "world": scope.world,
         "symbols": list(scope.symbols),
         "venues": list(scope.venues),
-        "first": _time(first_seconds),
-        "last": _time(last_seconds),
-        "built_by": _time(built_by_seconds),
+        "first": time_of(first_seconds),
+        "last": time_of(last_seconds),
+        "built_by": time_of(built_by_seconds),
     }
     for symbol, venue, bar_end, built_at, *values in fetch_arrays(conn, query, parameters):
         oldest_first = np.argsort(built_at, kind="stable")  # of two versions the newer one is written last
@@ -170,52 +163,6 @@ def market_references(
     return References(days, found, needed_observations(risk.min_lookback_hours, STEP_SECONDS))
 
 
-def ensure_flow_lookback(
-    conn: psycopg.Connection[Any],
-    scope: Scope,
-    times_seconds: Integers,
-    last_scored_seconds: int | None,
-    risk: RiskSettings,
-    pressure: PressureSettings,
-) -> Built:
-    """The same for the flow windows that scale the pressure."""
-    if not scope.flow_venues:
-        return Built()
-    first_needed = _first_bar(times_seconds, risk)
-    last = _floor_bar(int(times_seconds[-1]))
-    first = first_needed if last_scored_seconds is None else _floor_bar(last_scored_seconds) + STEP_SECONDS
-    bars_kept = 0
-    if first <= last:
-        ends = np.arange(first, last + STEP_SECONDS, STEP_SECONDS, dtype=np.int64)
-        bars_kept = _keep_flow_bars(conn, scope, ends, times_seconds, pressure.window_minutes)
-    days = np.unique(times_seconds // DAY_SECONDS)
-    kept = days_with_references(conn, scope.world, days, symbol=ALL)
-    missing = [int(day) for day in days if int(day) not in kept]
-    rows: list[tuple[Any, ...]] = []
-    for day in missing:
-        end = day * DAY_SECONDS
-        values = _flow_history(conn, scope, end - risk.lookback_hours * 3600, end, pressure.window_minutes)
-        quantiles, observations = order_statistics(values)
-        built_at = first_at_or_after(times_seconds, end)
-        rows.append(reference_row(scope.world, ALL, ALL, NET_FLOW, day, built_at, observations, quantiles))
-    copy_references(conn, rows)
-    return Built(bars_kept, len(rows))
-
-
-def flow_references(
-    conn: psycopg.Connection[Any], scope: Scope, days: Integers, built_by_seconds: int
-) -> list[tuple[int, Floats]]:
-    """(observations, quantiles of |net| in cents) of each day; (0, empty) for a day without."""
-    found = {
-        (day - EPOCH_DAY).days: (int(observations), quantiles)
-        for _, _, feature, day, observations, quantiles in reference_rows(
-            conn, scope.world, [ALL], days, built_by_seconds
-        )
-        if feature == NET_FLOW
-    }
-    return [found.get(int(day), (0, np.empty(0))) for day in days]
-
-
 def bars_in_memory(
     conn: psycopg.Connection[Any],
     scope: Scope,
@@ -231,8 +178,8 @@ def bars_in_memory(
     before: bars of the same scope and cut that were built for earlier points; those that still serve are taken over.
     """
     day = int(times_seconds[0]) // DAY_SECONDS * DAY_SECONDS
-    first = min(_first_bar(times_seconds, risk), day - least_hours * 3600)
-    last = _floor_bar(int(times_seconds[-1]))
+    first = min(first_bar(times_seconds, risk), day - least_hours * 3600)
+    last = floor_bar(int(times_seconds[-1]))
     parts = []
     start = first
     if before is not None and before.start_seconds <= first <= int(before.end_seconds[-1]):
@@ -253,26 +200,14 @@ def bars_in_memory(
     return bars, references
 
 
-def flow_history_in_memory(
-    conn: psycopg.Connection[Any], scope: Scope, day: int, risk: RiskSettings, window_minutes: int
-) -> tuple[int, Floats]:
-    """One day's flow reference from raw rows, not kept."""
-    last = day * DAY_SECONDS
-    ends = np.arange(
-        last - risk.lookback_hours * 3600 + STEP_SECONDS, last + STEP_SECONDS, STEP_SECONDS, dtype=np.int64
-    )
-    inflow, outflow, alive = _flow_windows(conn, scope, ends, window_minutes)
-    quantiles, observations = order_statistics(np.abs(outflow - inflow)[alive].astype(np.float64))
-    return observations, quantiles
-
-
-def _first_bar(times_seconds: Integers, risk: RiskSettings) -> int:
+def first_bar(times_seconds: Integers, risk: RiskSettings) -> int:
     """The oldest bar that a reference of the first point's day reaches back to."""
     day = int(times_seconds[0]) // DAY_SECONDS * DAY_SECONDS
     return day - (risk.lookback_hours + features.LOOKBACK_HOURS) * 3600
 
 
-def _floor_bar(seconds: int) -> int:
+def floor_bar(seconds: int) -> int:
+    """The last end of a bar at or before a time."""
     return seconds // STEP_SECONDS * STEP_SECONDS
 
 
@@ -338,12 +273,12 @@ def _archive_span_since(
     )
     row = conn.execute(
         sql.SQL("SELECT min(event_time), max(event_time) FROM ({}) AS landed").format(spans),
-        {"world": world, "since": since, "after": _time(first - ARCHIVE_REACH_SECONDS), "until": _time(last)},
+        {"world": world, "since": since, "after": time_of(first - ARCHIVE_REACH_SECONDS), "until": time_of(last)},
     ).fetchone()
     if row is None or row[0] is None:
         return None
     oldest, newest = seconds_of(row[0]), seconds_of(row[1])
-    return max(first, _floor_bar(oldest)), min(last, _floor_bar(newest + ARCHIVE_REACH_SECONDS))
+    return max(first, floor_bar(oldest)), min(last, floor_bar(newest + ARCHIVE_REACH_SECONDS))
 
 
 def days_with_references(
@@ -401,7 +336,7 @@ def reference_row(
 ) -> tuple[Any, ...]:
     """An empty list of quantiles says: looked, nothing known."""
     values = quantiles.tolist() if observations else []
-    return world, symbol, venue, feature, date_of(day), _time(built_at_seconds), observations, values
+    return world, symbol, venue, feature, date_of(day), time_of(built_at_seconds), observations, values
 
 
 def copy_references(conn: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> None:
@@ -426,60 +361,12 @@ def reference_rows(
         """
     )
     dates = [date_of(int(day)) for day in days]
-    parameters = {"world": world, "symbols": symbols, "days": dates, "built_by": _time(built_by_seconds)}
+    parameters = {"world": world, "symbols": symbols, "days": dates, "built_by": time_of(built_by_seconds)}
     return fetch_arrays(conn, query, parameters)
 
 
-def _flow_windows(
-    conn: psycopg.Connection[Any], scope: Scope, ends_seconds: Integers, window_minutes: int
-) -> tuple[Integers, Integers, Booleans]:
-    ends_us = ends_seconds * MICROSECONDS
-    inflow, outflow = flow_sums(conn, scope, ends_us, window_minutes, origins="all")
-    fresh, _ = flow_sources_fresh(conn, scope, ends_us, grace_us=STEP_SECONDS * MICROSECONDS, origins="all")
-    return inflow, outflow, np.asarray(fresh.any(axis=0), dtype=bool)
-
-
-def _keep_flow_bars(
-    conn: psycopg.Connection[Any], scope: Scope, ends: Integers, times_seconds: Integers, window_minutes: int
-) -> int:
-    inflow, outflow, alive = _flow_windows(conn, scope, ends, window_minutes)
-    statement = "COPY flow_bars (world, bar_end, window_minutes, inflow_cents, outflow_cents, built_at_time) FROM STDIN"
-    with conn.cursor() as cursor, cursor.copy(statement) as copy:
-        for place in np.flatnonzero(alive):
-            end = int(ends[place])
-            copy.write_row(
-                (scope.world, _time(end), window_minutes, int(inflow[place]), int(outflow[place]),
-                 _time(first_at_or_after(times_seconds, end)))
-            )  # fmt: skip
-    return int(alive.sum())
-
-
-def _flow_history(
-    conn: psycopg.Connection[Any], scope: Scope, after_seconds: int, last_seconds: int, window_minutes: int
-) -> Floats:
-    """|net| in cents of the kept windows that end in (after, last]."""
-    query = sql.SQL(
-        """
-        SELECT array_agg(abs(outflow_cents - inflow_cents)::float8) FILTER (WHERE newest = 1)
-        FROM (
-            SELECT inflow_cents, outflow_cents,
-                   row_number() OVER (PARTITION BY bar_end ORDER BY built_at_time DESC) AS newest
-            FROM flow_bars
-            WHERE world = %(world)s AND window_minutes = %(window)s AND bar_end > %(after)s AND bar_end <= %(last)s
-        ) AS versions
-        """
-    )
-    parameters = {
-        "world": scope.world,
-        "window": window_minutes,
-        "after": _time(after_seconds),
-        "last": _time(last_seconds),
-    }
-    values = fetch_arrays(conn, query, parameters)[0][0]
-    return np.empty(0) if values is None else values
-
-
-def _time(seconds: int) -> datetime:
+def time_of(seconds: int) -> datetime:
+    """Seconds since 1970 as a time in UTC."""
     return datetime.fromtimestamp(seconds, tz=UTC)
 
 

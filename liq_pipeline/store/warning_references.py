@@ -20,7 +20,6 @@ from liq_pipeline.scoring.early_warning import (
 )
 from liq_pipeline.scoring.model import ProbabilityModel
 from liq_pipeline.scoring.references import DAY_SECONDS, QUANTILES
-from liq_pipeline.store.inputs import Scope
 from liq_pipeline.store.lookback import (
     ALL,
     EPOCH_DAY,
@@ -31,6 +30,7 @@ from liq_pipeline.store.lookback import (
     reference_row,
     reference_rows,
 )
+from liq_pipeline.store.scope import Scope
 
 Connection = psycopg.Connection[Any]
 
