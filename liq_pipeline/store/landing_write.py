@@ -123,7 +123,7 @@ class _Source:
     arguments: dict[str, Any]
 
 
-def _source(conn: Connection, table: LandingTable, rows: list[Row]) -> _Source:
+def _source(conn: Connection, table: LandingTable, rows: Sequence[Row]) -> _Source:
     if len(rows) < COPY_FROM_ROWS:
         columns = zip(*rows, strict=True) if rows else iter(() for _ in table.columns)
         arguments = {f"c{index}": list(values) for index, values in enumerate(columns)}
