@@ -115,6 +115,8 @@ def gate(model_id: Annotated[str, typer.Argument(help="A candidate.")]) -> None:
         if known is None:
             raise LiqError("no world is active: start `liq up` first")
         in_force = models.model_in_force(connection).model_id
+        if all(model.model_id != model_id for model in models.list_models(connection)):
+            raise LiqError(f"there is no model {model_id}: `liq model list` shows those there are")
         verdict = judge_candidate(connection, known, settings_in_force(), model_id, in_force)
     for name, gain in (("Brier score", verdict.brier_gain), ("PR-AUC over base rate", verdict.ranking_gain)):
         if gain is not None:
