@@ -51,8 +51,8 @@ def render(story: Story, settings: Settings) -> str:
         "<meta name='viewport' content='width=device-width'>",
         f"<title>What would it have said? {_text(day)}</title><style>{_STYLE}</style></head><body>",
         "<h1>What would it have said?</h1>",
-        f"<p>{_text(day)}, {_text(', '.join(story.symbols))}; world <b>{_text(story.world.name)}</b>, played through"
-        " the same landing, scoring and alerting as live data in a throw-away world; nothing was sent to anybody.</p>",
+        f"<p>{_text(day)}, {_text(', '.join(story.symbols))}; world <b>{_text(story.world.name)}</b>,"
+        f" {_how(story)}.</p>",
         _banner(story),
         _said_of_it(story),
         _cards(story),
@@ -67,6 +67,15 @@ def render(story: Story, settings: Settings) -> str:
         f" 1. Made at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. Not financial advice.</p></body></html>",
     ]
     return "\n".join(parts)
+
+
+def _how(story: Story) -> str:
+    if story.is_stored:
+        return "scored again from the rows in the store, in memory: nothing was written, nothing was sent to anybody"
+    return (
+        "played through the same landing, scoring and alerting as live data in a throw-away world; nothing was sent to"
+        " anybody"
+    )
 
 
 def _text(value: Any) -> str:

@@ -64,6 +64,7 @@ def stored_what_if(
             said_of_it=("both readings are made from the stored rows, from a quiet alert book at the beginning",),
             symbols=tuple(symbols),
             what_if=other,
+            is_stored=True,
         )
         connection.rollback()
     if out is not None:

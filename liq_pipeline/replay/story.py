@@ -81,7 +81,8 @@ class Told:
 
 @dataclass(frozen=True)
 class Story:
-    """Everything on the page. price: on `panel.time`, reaching from before the stretch into the aftermath."""
+    """Everything on the page. panel: reaches from before the stretch into the aftermath. is_stored: read from the store
+    in force and scored again in memory, not played."""
 
     world: World
     first: datetime
@@ -93,6 +94,7 @@ class Story:
     said_of_it: Sequence[str]
     symbols: tuple[str, ...]
     what_if: Told | None = None
+    is_stored: bool = False
 
 
 def what_happened(
