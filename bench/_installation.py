@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,14 +31,16 @@ STOP_SECONDS = 120.0
 
 
 class Installation:
-    """One `liq up` and the home it runs on. variables: LIQ_ settings beside the ports."""
+    """One `liq up` and the home it runs on. variables: LIQ_ settings beside the ports; arguments: of `liq up`."""
 
-    def __init__(self, folder: Path, mode: str, variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, mode: str, variables: Mapping[str, str], arguments: Sequence[str | Path] = ()
+    ) -> None:
         self.home = Home(folder / "home")
         self.ports: dict[str, int] = {}
         for name in PORTS:
             self.ports[name] = free_port(taken=self.ports.values())
-        self._mode = mode
+        self._arguments = ["up", "--mode", mode, *map(str, arguments)]
         self._output = folder / "output"
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("LIQ_")},
@@ -54,7 +56,7 @@ class Installation:
         """Start it and wait until it says where Dagster is; SystemExit with its words if it ends before that."""
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "liq_pipeline.cli", "up", "--mode", self._mode],
+                [sys.executable, "-m", "liq_pipeline.cli", *self._arguments],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -68,6 +70,17 @@ class Installation:
         if process.poll() is not None:
             raise SystemExit(f"`liq up` ended with exit code {process.returncode}:\n{self.said()}")
         return self
+
+    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """Another `liq` command on this home, to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "liq_pipeline.cli", *map(str, arguments)],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def stop(self) -> None:
         """Stop it as Ctrl-C would."""

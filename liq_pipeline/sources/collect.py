@@ -28,7 +28,9 @@ from liq_pipeline.sources.catchup import keep_caught_up
 from liq_pipeline.sources.http import SourceError
 from liq_pipeline.sources.limits import BudgetError, Budgets, usage
 from liq_pipeline.sources.listing import instruments_of
-from liq_pipeline.sources.live.base import Instrument, Source
+from liq_pipeline.sources.live.base import Source
+from liq_pipeline.sources.live.instruments import Instrument
+from liq_pipeline.sources.polling_state import load_listings
 from liq_pipeline.sources.raw_log import raw_log_of
 from liq_pipeline.sources.status import SourceStatus, State
 from liq_pipeline.sources.wallet_lists import keep_fresh
@@ -51,6 +53,9 @@ class Collector:
         first_backoff_seconds: float = 1.0,
     ) -> None:
         self._raw_log = raw_log = raw_log_of(settings)
+        if raw_log is not None and raw_log.is_new:
+            with connect(database_url, application_name="liq collect") as conn:
+                raw_log.known(load_listings(conn, settings.symbols))
         on_answer = None if raw_log is None else raw_log.answer
         on_frame = None if raw_log is None else raw_log.frame
         self._settings = settings
@@ -136,7 +141,7 @@ class Collector:
         def wanted() -> Sequence[Instrument]:
             """What was known last, where neither the table nor the venue can be asked right now."""
             http = registry.client(
-                source, self._settings, on_answer=None if self._raw_log is None else self._raw_log.answer
+                source, self._settings, on_answer=None if self._raw_log is None else self._raw_log.instrument_list
             )
             budgets = Budgets(self._database_url, source.limits_in_force(self._settings))
             try:

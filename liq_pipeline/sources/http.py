@@ -104,6 +104,9 @@ Classify = Callable[[int, Any], SourceError | None]
 """(HTTP status, decoded body, or its text if it is no JSON) -> what the source's own error body means; None: judge by
 the status."""
 
+Reserve = Callable[[Mapping[str, int]], bool]
+"""Takes costs ({scope: cost}) from their budgets; False if they have no room."""
+
 OnAnswer = Callable[[str, Request, Answer], None]
 """Called with (source, request, answer) for every answer that decoded: where recordings are made."""
 
@@ -141,11 +144,19 @@ class HttpClient:
         """Close the connections."""
         self._session.close()
 
-    def ask(self, request: Request, *, deadline: float | None = None, attempts: int = 2) -> Answer:
+    def ask(
+        self,
+        request: Request,
+        *,
+        deadline: float | None = None,
+        attempts: int = 2,
+        again: Reserve | None = None,
+    ) -> Answer:
         """Send and decode. deadline: time.monotonic() by which an answer is of use; attempts at passing failures.
 
-        A second attempt is made only while at least half of a request's time is left, so that it can succeed.
-        Raises a SourceError.
+        The caller has reserved the first attempt's costs; `again` reserves those of each further one, which is not
+        made where that fails: a venue in trouble would else be asked for twice of what it grants. A second attempt is
+        made only while at least half of a request's time is left, so that it can succeed. Raises a SourceError.
         """
         while True:
             attempts -= 1
@@ -156,6 +167,8 @@ class HttpClient:
             except TransientError:
                 left = None if deadline is None else deadline - time.monotonic()
                 if attempts <= 0 or (left is not None and left < self._request_seconds / 2):
+                    raise
+                if request.costs and (again is None or not again(request.costs)):
                     raise
 
     def _ask_once(self, request: Request, deadline: float | None) -> Answer:

@@ -14,6 +14,7 @@ what was spent is kept per slice of the window, and a reservation looks at every
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -71,9 +72,12 @@ def within_window(limit: Limit, spent: Spent, now: datetime) -> Spent:
 
 
 def take(limit: Limit, spent: Spent, cost: int, now: datetime, share: float = 1.0) -> Spent | None:
-    """The state after spending `cost`, or None if it does not fit; `share` of the capacity is open to the caller."""
+    """The state after spending `cost`, or None if it does not fit; `share` of the capacity is open to the caller.
+
+    A share of one request a second is none at all: such a caller gets the window that nobody else has used.
+    """
     recent = within_window(limit, spent, now)
-    if sum(recent.values()) + cost > limit.capacity * share:
+    if sum(recent.values()) + cost > max(limit.capacity * share, min(cost, limit.capacity)):
         return None
     current = slice_number(limit, now)
     recent[current] = recent.get(current, 0) + cost
@@ -164,22 +168,23 @@ def usage(conn: psycopg.Connection[Any], limits: Mapping[str, Limit], now: datet
 
 
 class Budgets:
-    """The blocking form for workers that ask one thing after the other: waits for its turn. One thread at a time."""
+    """The blocking form for workers that ask one thing after the other: waits for its turn. Threads may share it."""
 
     def __init__(self, database_url: str, limits: Mapping[str, Limit], *, share: float = 1.0) -> None:
         self._database_url = database_url
         self._limits = limits
         self._share = share
         self._conn: psycopg.Connection[Any] | None = None
+        self._lock = threading.Lock()
 
     def acquire(self, costs: Mapping[str, int], *, timeout_seconds: float) -> None:
         """Return once the costs are reserved. Raises BudgetError if that takes longer than timeout_seconds."""
         deadline = time.monotonic() + timeout_seconds
         for scope, cost in costs.items():
-            if cost > self._limits[scope].capacity * self._share:
+            if cost > self._limits[scope].capacity:
                 raise BudgetError(f"a request that costs {cost} can never fit the budget of {scope}")
         while True:
-            with self._transaction() as conn:
+            with self._lock, self._transaction() as conn:
                 granted = reserve(conn, self._limits, [costs], datetime.now(UTC), share=self._share)[0]
             if granted:
                 return
@@ -189,10 +194,18 @@ class Budgets:
                 raise BudgetError(f"the budget of {', '.join(costs)} has no room within {timeout_seconds:.1f} s")
             time.sleep(wait)
 
+    def again(self, costs: Mapping[str, int]) -> bool:
+        """Reserve the costs of another attempt if there is room right now."""
+        try:
+            self.acquire(costs, timeout_seconds=0.0)
+        except (BudgetError, psycopg.Error):
+            return False
+        return True
+
     def block(self, scopes: Sequence[str], seconds: float, reason: str) -> None:
         """Let nobody use the scopes for that long."""
         until = Block(datetime.now(UTC) + timedelta(seconds=seconds), reason)
-        with self._transaction() as conn:
+        with self._lock, self._transaction() as conn:
             for scope in sorted(scopes):
                 block(conn, scope, until)
 

@@ -1,6 +1,6 @@
 """What is due, and what each venue lists: the tables `poll_state` and `venue_instruments`.
 
-Belongs here: reading and writing that state. Does not: asking anyone (polling.py).
+Belongs here: reading and writing that state. Does not: asking anyone (polling_ask.py).
 Polls run in short-lived processes, so nothing about them may live in memory.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from liq_pipeline.sources.live.base import Instrument
+from liq_pipeline.sources.live.instruments import Instrument
 from liq_pipeline.store import listings
 
 WHOLE_SOURCE = "*"

@@ -15,6 +15,7 @@ import gzip
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -26,6 +27,8 @@ from liq_pipeline.domain.worlds import Manifest
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources import registry
 from liq_pipeline.sources.http import Answer, Request
+from liq_pipeline.sources.live.instruments import Instrument
+from liq_pipeline.sources.polling_state import INSTRUMENTS, Listing
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +50,17 @@ class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RawLine(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """One answer (path, params, body, payload), frame (text) or heartbeat (event_time) of a source, or the blocks of a
-    chain that the answers before it have brought (first_block to last_block, complete at sent_at)."""
+    """One answer (path, params, body, payload), frame (text) or heartbeat (event_time) of a source, the blocks of a
+    chain that the answers before it have brought (first_block to last_block, complete at sent_at), or what was known
+    of a source's instruments when the recording began (instruments, and the wanted symbols not_listed).
+
+    feeds: what the answer was asked for, by name, since one answer may serve several feeds and not each time all that
+    it could; None: whatever fits it. asked_in: the polling round, whose answers are read together: open interest may
+    take the mark of another answer.
+    """
 
     source: str
-    kind: Literal["answer", "frame", "heartbeat", "chunk"]
+    kind: Literal["answer", "frame", "heartbeat", "chunk", "instruments"]
     received_at: datetime
     sent_at: datetime | None = None
     path: str = ""
@@ -62,6 +71,10 @@ class RawLine(msgspec.Struct, omit_defaults=True, kw_only=True):
     event_time: datetime | None = None
     first_block: int | None = None
     last_block: int | None = None
+    feeds: tuple[str, ...] | None = None
+    asked_in: datetime | None = None
+    instruments: tuple[Instrument, ...] = ()
+    not_listed: tuple[str, ...] = ()
 
 
 class RawLog:
@@ -73,9 +86,12 @@ class RawLog:
         self._lines: list[bytes] = []
         self._lock = threading.Lock()
         self._appended = time.monotonic()
+        self.is_new = False
+        """Whether this log has made the folder's manifest: what was known before has to be written down first."""
         folder.mkdir(parents=True, exist_ok=True)
         manifest = folder / MANIFEST
         if not manifest.exists():
+            self.is_new = True
             expected = registry.real_world(settings).manifest
             content = RawManifest(
                 format=FORMAT,
@@ -86,8 +102,15 @@ class RawLog:
             )
             manifest.write_bytes(msgspec.json.encode(content))
 
-    def answer(self, source: str, request: Request, answer: Answer) -> None:
-        """An OnAnswer."""
+    def answer(
+        self,
+        source: str,
+        request: Request,
+        answer: Answer,
+        feeds: tuple[str, ...] | None = None,
+        asked_in: datetime | None = None,
+    ) -> None:
+        """An OnAnswer; a polling round also says what it asked for."""
         self._add(
             RawLine(
                 source=source,
@@ -98,8 +121,26 @@ class RawLog:
                 params=dict(request.params),
                 body=request.body,
                 payload=msgspec.Raw(answer.body),
+                feeds=feeds,
+                asked_in=asked_in,
             )
         )
+
+    def instrument_list(self, source: str, request: Request, answer: Answer) -> None:
+        """An OnAnswer of a list that was asked for outside a polling round."""
+        self.answer(source, request, answer, feeds=(INSTRUMENTS,))
+
+    def known(self, listings: Mapping[str, Listing]) -> None:
+        """What each source lists, as far as it is known: it is asked for again within the hour only."""
+        for source, listing in listings.items():
+            line = RawLine(
+                source=source,
+                kind="instruments",
+                received_at=datetime.now(UTC),
+                instruments=listing.instruments,
+                not_listed=tuple(sorted(listing.not_listed)),
+            )
+            self._add(line)
 
     def frame(self, source: str, received_at: datetime, frame: str | bytes) -> None:
         """An OnFrame."""

@@ -1,7 +1,8 @@
 """What a venue's module declares, and the reading that turns its answers into records.
 
-Belongs here: the shapes (source, feed, instrument, stream) and the one place where units are normalised and a record
-is checked. Does not: any venue's own field names (one module each) or sending (http.py, polling.py, collect.py).
+Belongs here: the shapes (source, feed, history, stream) and the one place where units are normalised and a record is
+checked. Does not: instruments (instruments.py), numbers and times (values.py), any venue's own field names (one module
+each) or sending (http.py, polling_ask.py, collector/).
 
 Parsers are pure: (decoded answer, Reading) -> None; what they find goes through the Reading's methods, which apply
 the instrument's units, check the record, and put what cannot be true on the list of problems instead of a topic.
@@ -9,10 +10,9 @@ the instrument's units, check the record, and put what cannot be true on the lis
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -31,66 +31,11 @@ from liq_pipeline.domain.worlds import REAL
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources.http import Classify, Request
 from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.live.instruments import Instrument
+from liq_pipeline.sources.live.values import UNREADABLE, ShapeError
 
 LongShortKind = Literal["accounts", "top_accounts", "top_positions", "taker"]
 Cadence = Literal["market", "funding", "long_short", "settled", "instruments", "coingecko"]
-
-
-@dataclass(frozen=True)
-class Instrument:
-    """A coin's perpetual at one venue.
-
-    coins_per_unit: 1000 where the venue quotes 1000PEPE. units_per_contract: for venues that count contracts.
-    funding_interval_hours: None where the venue gives it with the rate, or where it is not known yet.
-    """
-
-    symbol: str
-    native: str
-    coins_per_unit: float = 1.0
-    units_per_contract: float = 1.0
-    funding_interval_hours: float | None = None
-
-    @property
-    def coins_per_contract(self) -> float:
-        """Coins in one contract."""
-        return self.coins_per_unit * self.units_per_contract
-
-
-# 1000PEPE, 10000SATS, 1000000MOG, 1MBABYDOGE; SHIB1000. A digit after the multiplier would be a name of its own.
-_PREFIX = re.compile(r"^(1000000|100000|10000|1000|1M)(?=[A-Z])(.+)$")
-_SUFFIX = re.compile(r"^([A-Z]+)(1000000|100000|10000|1000)$")
-_ALIASES = {"XBT": "BTC", "XDG": "DOGE"}
-
-
-def coin_of(base: str) -> tuple[str, float]:
-    """(symbol, coins per unit) of a venue's base asset: 1000PEPE -> (PEPE, 1000), XBT -> (BTC, 1)."""
-    name = base.upper()
-    name = _ALIASES.get(name, name)
-    if match := _PREFIX.match(name):
-        return match[2], 1e6 if match[1] == "1M" else float(match[1])
-    if match := _SUFFIX.match(name):
-        return match[1], float(match[2])
-    return name, 1.0
-
-
-def choose(found: Iterable[Instrument], symbols: Iterable[str]) -> list[Instrument]:
-    """The wanted symbols' instruments; where a venue lists a coin twice, the one with the plainest unit.
-
-    Raises ShapeError if the venue's list is empty: that is a fault. Taken as a fact, nothing would be expected of the
-    venue any more, and its silence would be full coverage.
-    """
-    wanted = set(symbols)
-    best: dict[str, Instrument] = {}
-    is_empty = True
-    for instrument in found:
-        is_empty = False
-        if instrument.symbol in wanted:
-            known = best.get(instrument.symbol)
-            if known is None or instrument.coins_per_unit < known.coins_per_unit:
-                best[instrument.symbol] = instrument
-    if is_empty:
-        raise ShapeError("it names no perpetual at all")
-    return list(best.values())
 
 
 def one_request(request: Request) -> Callable[[Sequence[Instrument], datetime], Request]:
@@ -101,67 +46,6 @@ def one_request(request: Request) -> Callable[[Sequence[Instrument], datetime], 
 def of_symbol(make: Callable[[str], Request]) -> Callable[[Sequence[Instrument], datetime], Request]:
     """A per-symbol feed's request from the venue's own name of the symbol."""
     return lambda instruments, _now: make(instruments[0].native)
-
-
-class ShapeError(ValueError):
-    """A field is missing or of another kind than the venue documents."""
-
-
-UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError)
-"""What a parser raises over an answer of another form than documented."""
-
-
-def number(value: object) -> float:
-    """A finite number from a JSON number or string. Raises ShapeError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ShapeError(f"{value!r} is not a number")
-    try:
-        result = float(value)
-    except ValueError as error:
-        raise ShapeError(f"{value!r} is not a number") from error
-    if result != result or result in (float("inf"), float("-inf")):
-        raise ShapeError(f"{value!r} is not a finite number")
-    return result
-
-
-def number_or_none(value: object) -> float | None:
-    """None for an absent or empty field: unknown, never zero."""
-    return None if value is None or value == "" else number(value)
-
-
-def time_of_ms(value: object) -> datetime:
-    """UTC time of milliseconds since 1970."""
-    return _time_of(number(value) / 1e3)
-
-
-def time_of_seconds(value: object) -> datetime:
-    """UTC time of seconds since 1970."""
-    return _time_of(number(value))
-
-
-def time_of_iso(value: object) -> datetime:
-    """UTC time of an ISO 8601 text with an offset."""
-    if not isinstance(value, str):
-        raise ShapeError(f"{value!r} is not a time")
-    try:
-        result = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise ShapeError(f"{value!r} is not a time") from error
-    if result.tzinfo is None:
-        raise ShapeError(f"{value!r} has no offset")
-    return result.astimezone(UTC)
-
-
-def milliseconds(moment: datetime) -> int:
-    """Milliseconds since 1970, rounded."""
-    return round(moment.timestamp() * 1000)
-
-
-def _time_of(seconds: float) -> datetime:
-    # Venues stamp in ms or s; whole microseconds keep equal stamps equal.
-    if not 1e9 < seconds < 1e10:
-        raise ShapeError(f"{seconds:g} s since 1970 is outside 2001 to 2286: another unit?")
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=round(seconds * 1e6))
 
 
 @dataclass
@@ -182,6 +66,8 @@ class Reading:
     world: str = REAL
     declared_delay: timedelta = timedelta(0)
     """Archive only: how long after event_time a live collector would have had the value."""
+    reaches_back_to: datetime | None = None
+    """Lists of events in which others crowd ours out: the time of the oldest row of a full page, whatever it is."""
     records: list[Record] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -442,7 +328,8 @@ class History:
 
     request: (instrument, from, to) -> the request for one page. page: the longest span of one page, with all its rows
     inside. declared_delay: how long after event_time a live collector has a value. kinds: of the funding rates or
-    ratios that an answer brings; empty for record types without kinds.
+    ratios that an answer brings; empty for record types without kinds. is_scored: whether a score's percentiles wait
+    for it; at a first start what none waits for comes last.
     """
 
     name: str
@@ -454,6 +341,7 @@ class History:
     declared_delay: timedelta
     step: timedelta
     kinds: tuple[str, ...] = ()
+    is_scored: bool = True
 
     def serves(self, topic: str, kind: str | None) -> bool:
         """Whether it brings records of that type and kind."""

@@ -3,15 +3,17 @@
 Belongs here: reading that format and finding the feed that each answer belongs to. Does not: writing it (raw_log.py)
 or what answers mean (live/).
 
-An answer belongs to every feed whose request, made of the instruments recorded before it, equals the recorded one; the
-lists of instruments come from the recording itself. Stablecoin transfers: raw_chain.py.
+An answer belongs to the feeds that it was asked for (in older recordings: to every feed) whose request, made of the
+instruments recorded before it, equals the recorded one; the lists of instruments come from the recording itself. The
+answers of a polling round are read together, in the order of the feeds, as the round read them, and its list of
+instruments holds from the next round on. Stablecoin transfers: raw_chain.py.
 """
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
-from datetime import UTC
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +22,11 @@ import msgspec
 from liq_pipeline.domain.records import Heartbeat, Liquidation
 from liq_pipeline.domain.worlds import Manifest
 from liq_pipeline.sources.http import Request
-from liq_pipeline.sources.live.base import UNREADABLE, Feed, Instrument, Reading, Source, choose
+from liq_pipeline.sources.live.base import Feed, Reading, Source
+from liq_pipeline.sources.live.instruments import Instrument, choose
+from liq_pipeline.sources.live.values import UNREADABLE
 from liq_pipeline.sources.playable import Message
+from liq_pipeline.sources.polling_state import INSTRUMENTS
 from liq_pipeline.sources.raw_log import FORMAT, FORMAT_VERSION, MANIFEST, RawLine, RawManifest
 from liq_pipeline.sources.recorded.raw_chain import CHAIN_SOURCES, FLOWS, ChainPlayer
 from liq_pipeline.sources.recorded.recording import (
@@ -37,6 +42,8 @@ from liq_pipeline.sources.registry import SOURCES
 
 NAME: Final = "raw answers"
 LIQUIDATIONS: Final = "liquidations"
+Taken = tuple[list[Message], list[str]]
+"""(messages, problems) of one line."""
 _decoder: Final = msgspec.json.Decoder(RawLine)
 
 
@@ -107,11 +114,22 @@ def _messages(
 ) -> Iterator[Message]:
     for path in files:
         # Several processes wrote into the hour: their lines are brought into the order of arrival.
-        for line in sorted(_lines(path, findings), key=lambda line: line.received_at):
+        lines = sorted(_lines(path, findings), key=lambda line: line.received_at)
+        rounds: dict[tuple[str, datetime | None], list[RawLine]] = {}
+        for line in lines:
+            if line.asked_in is not None:
+                rounds.setdefault((line.source, line.asked_in), []).append(line)
+        taken: dict[int, Taken] = {}
+        for line in lines:
             player = players.get(line.source)
             if player is None:
                 continue
-            messages, problems = player.take(line)
+            if line.asked_in is not None and isinstance(player, _SourcePlayer):
+                together = rounds.pop((line.source, line.asked_in), [])
+                taken |= {id(one): read for one, read in zip(together, player.take_round(together), strict=True)}
+                messages, problems = taken.pop(id(line))
+            else:
+                messages, problems = player.take(line)
             findings.unreadable += [f"{path.name}: {line.source}: {problem}" for problem in problems]
             if selection.has_time(line.received_at):
                 yield from messages
@@ -166,18 +184,57 @@ class _SourcePlayer:
             return [(LIQUIDATIONS, beat)], []
         if line.kind == "frame":
             return self._frame(line)
+        if line.kind == "instruments":
+            self._instruments = line.instruments
+            self._ever_listed = {known.symbol for known in line.instruments}
+            return [], []
         payload = msgspec.json.decode(line.payload)
-        problems = self._list(line, payload)
-        messages: list[Message] = []
+        taken: Taken = ([], self._list(line, payload))
         for feed, instrument in self._feeds_of(line):
-            reading = self._reading(line, instrument)
-            try:
-                feed.parse(payload, reading)
-            except UNREADABLE as error:
-                problems.append(f"{feed.name}: {type(error).__name__}: {error}")
-            messages += reading.records
-            problems += reading.problems
-        return messages, problems
+            self._read(feed, instrument, line, payload, self._marks, taken)
+        return taken
+
+    def take_round(self, lines: Sequence[RawLine]) -> list[Taken]:
+        """(messages, problems) of each of the answers of one polling round."""
+        payloads = [msgspec.json.decode(line.payload) for line in lines]
+        taken: list[Taken] = [([], []) for _ in lines]
+        lists = [number for number, line in enumerate(lines) if INSTRUMENTS in (line.feeds or ())]
+        knows_nothing = not self._instruments
+        if knows_nothing:
+            for number in lists:
+                taken[number][1].extend(self._list(lines[number], payloads[number]))
+        order = {feed.name: number for number, feed in enumerate(self._source.feeds)}
+        work = [
+            (order[feed.name], number, feed, instrument)
+            for number, line in enumerate(lines)
+            for feed, instrument in self._feeds_of(line)
+        ]
+        marks: dict[str, float] = {}
+        for _, number, feed, instrument in sorted(work, key=lambda item: item[:2]):
+            self._read(feed, instrument, lines[number], payloads[number], marks, taken[number])
+        if not knows_nothing:
+            for number in lists:
+                taken[number][1].extend(self._list(lines[number], payloads[number]))
+        return taken
+
+    def _read(
+        self,
+        feed: Feed,
+        instrument: Instrument | None,
+        line: RawLine,
+        payload: Any,
+        marks: dict[str, float],
+        taken: Taken,
+    ) -> None:
+        messages, problems = taken
+        reading = self._reading(line, instrument, marks)
+        try:
+            feed.parse(payload, reading)
+        except UNREADABLE as error:
+            problems.append(f"{feed.name}: {type(error).__name__}: {error}")
+            return
+        messages += reading.records
+        problems += reading.problems
 
     def _frame(self, line: RawLine) -> tuple[list[Message], list[str]]:
         if self._source.stream is None:
@@ -186,7 +243,7 @@ class _SourcePlayer:
             message: Any = msgspec.json.decode(line.text)
         except msgspec.DecodeError:
             return [], []  # "pong" and the like
-        reading = self._reading(line, None)
+        reading = self._reading(line, None, {})
         try:
             self._source.stream.parse(message, reading)
         except UNREADABLE as error:
@@ -194,14 +251,14 @@ class _SourcePlayer:
         events: list[Message] = [record for record in reading.records if isinstance(record, Liquidation)]
         return events, reading.problems
 
-    def _reading(self, line: RawLine, instrument: Instrument | None) -> Reading:
+    def _reading(self, line: RawLine, instrument: Instrument | None, marks: dict[str, float]) -> Reading:
         return Reading(
             self._source.name,
             sent_at=line.sent_at or line.received_at,
             received_at=line.received_at,
             instruments={known.native: known for known in self._instruments},
             instrument=instrument,
-            marks=self._marks,
+            marks=marks,
             origin="recorded",
             world=self._world,
         )
@@ -209,7 +266,7 @@ class _SourcePlayer:
     def _list(self, line: RawLine, payload: Any) -> list[str]:
         """Take the answer into the list of instruments if it is one of its parts."""
         lists = self._source.instruments
-        if lists is None:
+        if lists is None or (line.feeds is not None and INSTRUMENTS not in line.feeds):
             return []
         for number, request in enumerate(lists.requests):
             same = request.path == line.path and request.params.items() <= line.params.items()
@@ -230,6 +287,8 @@ class _SourcePlayer:
     def _feeds_of(self, line: RawLine) -> Iterator[tuple[Feed, Instrument | None]]:
         now = (line.sent_at or line.received_at).astimezone(UTC)
         for feed in (*self._source.feeds, *self._source.event_feeds):
+            if line.feeds is not None and feed.name not in line.feeds:
+                continue
             groups = [(known,) for known in self._instruments] if feed.per_symbol else [self._instruments]
             for group in groups:
                 if group and _equal(feed.request(group, now), line):

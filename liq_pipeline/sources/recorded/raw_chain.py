@@ -19,10 +19,10 @@ from liq_pipeline.domain.records import Heartbeat, StablecoinFlow
 from liq_pipeline.domain.wallets import SHIPPED_LIST_VERSION, shipped_labels
 from liq_pipeline.settings import SourceSettings
 from liq_pipeline.sources.flows import records_of
-from liq_pipeline.sources.http import Answer, HttpClient, Request, SourceError
+from liq_pipeline.sources.http import Answer, HttpClient, Request, Reserve, SourceError
 from liq_pipeline.sources.live import ethereum_rpc, etherscan
-from liq_pipeline.sources.live.base import UNREADABLE
 from liq_pipeline.sources.live.ethereum import TOKENS, Chunk
+from liq_pipeline.sources.live.values import UNREADABLE
 from liq_pipeline.sources.playable import Message
 from liq_pipeline.sources.raw_log import RawLine
 from liq_pipeline.sources.registry import flow_reader
@@ -115,7 +115,14 @@ class _RecordedAnswers(HttpClient):
         """Forget them: the range is complete."""
         self._answers.clear()
 
-    def ask(self, request: Request, *, deadline: float | None = None, attempts: int = 2) -> Answer:
+    def ask(
+        self,
+        request: Request,
+        *,
+        deadline: float | None = None,
+        attempts: int = 2,
+        again: Reserve | None = None,
+    ) -> Answer:
         """The recorded answer; RangeTooLargeError where none is recorded."""
         answer = self._answers.get(_identity(request.path, dict(request.params), request.body))
         if answer is None:
