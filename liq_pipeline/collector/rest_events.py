@@ -20,7 +20,9 @@ from liq_pipeline.domain.records import Liquidation
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources.http import HttpClient, RefusedError, SourceError, ThrottledError, UnknownSymbolError
 from liq_pipeline.sources.limits import BudgetError, Budgets
-from liq_pipeline.sources.live.base import UNREADABLE, Feed, Instrument, Reading, Source
+from liq_pipeline.sources.live.base import Feed, Reading, Source
+from liq_pipeline.sources.live.instruments import Instrument
+from liq_pipeline.sources.live.values import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -116,13 +118,15 @@ class ListReader(threading.Thread):
                 # A full page of news: older events may have been pushed off it.
                 if len(events) >= PAGE_ROWS and new == len(events):
                     oldest_proved = max(oldest_proved, min(event.event_time for event in events))
+                if reading.reaches_back_to is not None:
+                    oldest_proved = max(oldest_proved, reading.reaches_back_to)
         self._coverage.prove(oldest_proved, begun - SETTLING, cause="the list of liquidations does not reach back")
 
     def _ask(self, feed: Feed, instrument: Instrument) -> Reading:
         request = feed.request((instrument,), datetime.now(UTC))
         self._budgets.acquire(request.costs, timeout_seconds=30)
         try:
-            answer = self._http.ask(request)
+            answer = self._http.ask(request, again=self._budgets.again)
         except ThrottledError as error:
             self._budgets.block(list(request.costs), error.retry_after_seconds or 60.0, error.reason)
             raise

@@ -17,8 +17,9 @@ import pytest
 
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources.collect import Collector
-from liq_pipeline.sources.live import binance, bitget, bybit, deribit, gate, htx, kraken_futures, okx
-from liq_pipeline.sources.live.base import Instrument, Reading
+from liq_pipeline.sources.live import binance, bitget, bybit, deribit, dydx, gate, htx, kraken_futures, okx
+from liq_pipeline.sources.live.base import Reading
+from liq_pipeline.sources.live.instruments import Instrument
 from liq_pipeline_tests.live_support import (
     StreamServer,
     VenueServer,
@@ -64,6 +65,8 @@ EXPECTED: dict[str, list[tuple[str, float, str, float, float, bool]]] = {
         ("BTC", 0.1, "long", 67_000.0, 0.5, False),
         ("BTC", 1.1, "short", 68_400.0, 1.25, False),
     ],
+    # `type` and `side` are the taker's; a deleveraging is no order in the market, and the others are just trades
+    "dydx": [("BTC", 0.301, "long", 67_000.0, 0.5, False), ("BTC", 1.1, "short", 68_400.5, 0.25, False)],
     # 2 and 1,000 contracts of 0.001 BTC; `amount` says 2 and 1
     "htx": [("BTC", 0.165, "short", 68_500.0, 0.002, False), ("BTC", 1.165, "long", 67_000.0, 1.0, False)],
 }
@@ -180,23 +183,30 @@ def test_the_recorded_binance_frame(shared_data: Path) -> None:
             Instrument("BTC", "PF_XBTUSD"),
         ),
         (
+            dydx.SOURCE.event_feeds[0].parse,
+            "dydx",
+            frames_of("dydx")["routes"]["/v4/trades/perpetualMarket/BTC-USD"],
+            Instrument("BTC", "BTC-USD"),
+        ),
+        (
             htx.SOURCE.event_feeds[0].parse,
             "htx",
             frames_of("htx")["routes"]["/v5/market/liquidation_orders"],
             Instrument("BTC", "BTC-USDT", 1, 0.001),
         ),
     ],
-    ids=["binance", "bybit", "okx", "gate", "deribit", "bitget", "kraken_futures", "htx"],
+    ids=["binance", "bybit", "okx", "gate", "deribit", "bitget", "kraken_futures", "dydx", "htx"],
 )
 def test_a_side_nobody_documented_is_a_problem_and_no_row(
     parse: Any, venue: str, message: Any, instrument: Instrument
 ) -> None:
     text = msgspec.json.encode(message).decode()
-    for known in ('"SELL"', '"Buy"', '"sell"', '"buy"', '"long"', '"short"'):
+    for known in ('"SELL"', '"BUY"', '"Buy"', '"sell"', '"buy"', '"long"', '"short"'):
         text = text.replace(known, '"sideways"')
     # Gate tells the side by the sign of `size`, which cannot be undocumented: a missing one takes its place.
     text = text.replace('"size":', '"sighs":')
     found = reading(venue, instrument)
+    found.instrument = instrument
     parse(msgspec.json.decode(text), found)
     assert found.problems
     assert found.records == []
@@ -209,3 +219,17 @@ def test_htx_sizes_that_contradict_their_turnover_are_a_problem_and_no_row() -> 
     assert found.records == []
     assert len(found.problems) == 2
     assert "are no turnover of 137" in found.problems[0]
+
+
+def test_a_full_page_of_dydx_trades_says_how_far_back_it_reaches() -> None:
+    """Trades crowd liquidations out of the list: what lies before its oldest row has not been read."""
+    now = datetime.now(UTC)
+    trade = {"id": "a", "side": "SELL", "size": "1", "price": "68000", "type": "LIMIT", "createdAtHeight": "1"}
+    trades = [
+        trade | {"createdAt": (now - timedelta(seconds=second)).isoformat()} for second in range(dydx.TRADES_AT_ONCE)
+    ]
+    for page, reach in ((trades, now - timedelta(seconds=dydx.TRADES_AT_ONCE - 1)), (trades[1:], None)):
+        found = reading("dydx", Instrument("BTC", "BTC-USD"))
+        found.instrument = Instrument("BTC", "BTC-USD")
+        dydx.SOURCE.event_feeds[0].parse({"trades": page}, found)
+        assert (found.records, found.problems, found.reaches_back_to) == ([], [], reach)

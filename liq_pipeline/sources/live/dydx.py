@@ -1,10 +1,13 @@
-"""dYdX v4 (the public indexer): one call brings oracle price, funding and open interest of every market.
+"""dYdX v4 (the public indexer): one call brings oracle price, funding and open interest of all; liquidations by list.
 
 Belongs here: the indexer's endpoints, names and units. Does not: anything about other venues. The smallest venue:
 CONTRIBUTING.md takes it as the example.
 
 Units: open interest in coins; funding as a fraction per ONE hour. Margin is kept at the oracle price, which is
 therefore its mark. The market list carries no time, so event_time is when we asked.
+Liquidations are trades of the type LIQUIDATED, which speaks of the taker, as `side` does: a SELL closed a long; `size`
+in coins. A DELEVERAGED one moves a position to another trader and is no order in the market: not counted.
+The indexer's websocket has the same trades, but a connection may follow 32 markets only, so the list is read instead.
 """
 
 from __future__ import annotations
@@ -15,19 +18,9 @@ from typing import Any
 
 from liq_pipeline.sources.http import Request
 from liq_pipeline.sources.limits import Limit
-from liq_pipeline.sources.live.base import (
-    Feed,
-    History,
-    Instrument,
-    InstrumentList,
-    Reading,
-    Source,
-    coin_of,
-    number,
-    of_symbol,
-    one_request,
-    time_of_iso,
-)
+from liq_pipeline.sources.live.base import Feed, History, InstrumentList, Reading, Source, of_symbol, one_request
+from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.values import ShapeError, number, time_of_iso
 
 NAME = "dydx"
 # Granted: 100 requests in 10 s per IP.
@@ -36,6 +29,8 @@ COST = {REQUESTS.scope: 1}
 FUNDING_INTERVAL_HOURS = 1.0
 
 MARKETS = Request("/v4/perpetualMarkets", costs=COST)
+TRADES_AT_ONCE = 200
+"""Of 1,000 that a page may hold: ten seconds of a market with some ten thousand trades a day, hundredfold."""
 
 
 def _instruments(answers: Sequence[Any]) -> Iterable[Instrument]:
@@ -97,6 +92,31 @@ def _settled(payload: Any, reading: Reading) -> None:
     reading.each(payload["historicalFunding"], row)
 
 
+def _liquidations(payload: Any, reading: Reading) -> None:
+    instrument = reading.asked
+
+    def row(trade: Any) -> None:
+        if trade["type"] != "LIQUIDATED":
+            return
+        if trade["side"] not in ("BUY", "SELL"):
+            raise ShapeError(f"{trade['side']!r} is no side of a trade")
+        reading.liquidation(
+            instrument,
+            time_of_iso(trade["createdAt"]),
+            event_id=str(trade["id"]),
+            side="long" if trade["side"] == "SELL" else "short",
+            native_price=number(trade["price"]),
+            units=number(trade["size"]),
+            is_sample=False,
+            source_topic="trades",
+        )
+
+    trades = payload["trades"]
+    if len(trades) >= TRADES_AT_ONCE:
+        reading.reaches_back_to = min(time_of_iso(trade["createdAt"]) for trade in trades)
+    reading.each(trades, row)
+
+
 def _funding_page(instrument: Instrument, _start: datetime, end: datetime) -> Request:
     # Newest first from `effectiveBeforeOrAt`; the page's span is what 100 hourly rows cover.
     before = (end - timedelta(milliseconds=1)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -109,7 +129,7 @@ SOURCE = Source(
     name=NAME,
     rest_url="https://indexer.dydx.trade",
     limits=(REQUESTS,),
-    offers=("prices", "funding_rates", "open_interest"),
+    offers=("prices", "funding_rates", "open_interest", "liquidations"),
     probe=Request("/v4/perpetualMarkets", {"ticker": "BTC-USD"}, costs=COST),
     instruments=InstrumentList((MARKETS,), _instruments),
     feeds=(
@@ -122,6 +142,18 @@ SOURCE = Source(
             "settled",
             of_symbol(lambda native: Request(f"/v4/historicalFunding/{native}", {"limit": 3}, costs=COST)),
             _settled,
+            per_symbol=True,
+        ),
+    ),
+    event_feeds=(
+        Feed(
+            "trades",
+            ("liquidations",),
+            "market",
+            of_symbol(
+                lambda native: Request(f"/v4/trades/perpetualMarket/{native}", {"limit": TRADES_AT_ONCE}, costs=COST)
+            ),
+            _liquidations,
             per_symbol=True,
         ),
     ),
