@@ -11,7 +11,9 @@ from liq_pipeline.settings import Settings
 from liq_pipeline.sources import polling_state
 from liq_pipeline.sources.http import BadAnswerError, HttpClient
 from liq_pipeline.sources.limits import Budgets
-from liq_pipeline.sources.live.base import UNREADABLE, Instrument, Source, choose
+from liq_pipeline.sources.live.base import Source
+from liq_pipeline.sources.live.instruments import Instrument, choose
+from liq_pipeline.sources.live.values import UNREADABLE
 from liq_pipeline.store.connection import connect
 
 
@@ -41,7 +43,7 @@ def _fetch(source: Source, http: HttpClient, budgets: Budgets) -> list[Instrumen
         request = first
         while request is not None:
             budgets.acquire(request.costs, timeout_seconds=30)
-            payloads.append(http.ask(request).payload)
+            payloads.append(http.ask(request, again=budgets.again).payload)
             page = lists.next_page(request, payloads[-1]) if lists.next_page else None
             if page is None:
                 break

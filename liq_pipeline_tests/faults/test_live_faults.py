@@ -140,6 +140,16 @@ def test_repeated_failures_are_asked_ever_less_often(bench: Bench) -> None:
     assert asked_at == [0, 10, 30, 70, 90, 150]
 
 
+def test_a_venue_in_trouble_is_asked_again_within_its_budget_only(bench: Bench) -> None:
+    """A second attempt costs what the first one did: Bitget grants one ratio a second, Kraken many tickers."""
+    ratios, tickers = "/api/v2/mix/market/account-long-short", "/derivatives/api/v3/tickers"
+    bench.server.fault = lambda _source, path, _query: Reply(b"", status=503) if path in (ratios, tickers) else None
+    result = bench.poll()
+    assert {"bitget", "kraken_futures"} <= result.failures.keys()
+    paths = [asked.path for asked in bench.server.asked]
+    assert (paths.count(ratios), paths.count(tickers)) == (1, 2)
+
+
 @pytest.mark.parametrize(("header", "rest"), [("120", 120), (None, 60)])
 def test_asked_too_often_rests_as_long_as_told(header: str | None, rest: int, bench: Bench) -> None:
     headers = {} if header is None else {"Retry-After": header}

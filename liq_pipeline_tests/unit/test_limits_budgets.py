@@ -50,6 +50,16 @@ def test_history_may_use_its_share_and_no_more() -> None:
     assert take(LIMIT, half, 5, START) is not None
 
 
+def test_a_share_of_one_is_the_window_that_nobody_else_has_used() -> None:
+    """Bitget grants one ratio a second: half of that would be none at all, for ever."""
+    one = Limit("venue", 1, 1)
+    used = take(one, {}, 1, START, share=0.5)
+    assert used is not None
+    assert take(one, used, 1, START, share=0.5) is None
+    assert take(one, used, 1, START + timedelta(seconds=2), share=0.5) is not None
+    assert take(LIMIT, {}, 11, START, share=0.5) is None
+
+
 def test_processes_that_ask_at_once_share_one_limit(database_url: str) -> None:
     def ask(_: int) -> int:
         with connect(database_url) as conn:

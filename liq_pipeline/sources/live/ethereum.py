@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Protocol
 
-from liq_pipeline.sources.live.base import ShapeError
+from liq_pipeline.sources.live.values import ShapeError
 
 CHAIN: Final = "ethereum"
 TRANSFER_TOPIC: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 """keccak256 of Transfer(address,address,uint256)."""
+
+FUTURE_TOLERANCE: Final = timedelta(seconds=60)
+"""Of every record: what lies further ahead of the clock is refused."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,12 @@ class Chunk:
     transfers: list[Transfer]
     blocks: dict[int, Block]
     received_at: datetime
+
+    def __post_init__(self) -> None:
+        """Raises ShapeError over a block of the future: it would date rows and heartbeats."""
+        latest = max((block.time for block in self.blocks.values()), default=self.received_at)
+        if latest > self.received_at + FUTURE_TOLERANCE:
+            raise ShapeError(f"a block is dated {latest:%H:%M:%S}, ahead of this machine's clock: is that right?")
 
 
 class ChainReader(Protocol):

@@ -8,7 +8,7 @@ refused is halved until it passes, and one block that is refused is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -22,8 +22,7 @@ from liq_pipeline.sources.http import (
     ThrottledError,
     TransientError,
 )
-from liq_pipeline.sources.limits import Limit
-from liq_pipeline.sources.live.base import UNREADABLE, ShapeError
+from liq_pipeline.sources.limits import BudgetError, Limit
 from liq_pipeline.sources.live.ethereum import (
     TRANSFER_TOPIC,
     Block,
@@ -34,6 +33,7 @@ from liq_pipeline.sources.live.ethereum import (
     decode_log,
     hex_number,
 )
+from liq_pipeline.sources.live.values import UNREADABLE, ShapeError
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class RpcReader:
         for start in range(0, len(numbers), BLOCKS_PER_BATCH):
             batch = numbers[start : start + BLOCKS_PER_BATCH]
             blocks |= self._decoded(lambda batch=batch: self._blocks(batch))  # type: ignore[misc]
-        return Chunk(transfers, blocks, datetime.now(UTC))
+        return self._decoded(lambda: Chunk(transfers, blocks, datetime.now(UTC)))
 
     def _transfers(self, tokens: Sequence[Token], first: int, last: int) -> list[Transfer]:
         query = {
@@ -121,9 +121,21 @@ class RpcReader:
             for number in numbers
         ]
         self._acquire(COST)
-        answers = self._http.ask(Request("", body=calls, costs=COST), deadline=self._deadline).payload
-        if not isinstance(answers, list):
-            raise ShapeError("a list of answers was expected")
+        request = Request("", body=calls, costs=COST)
+        try:
+            answers = self._http.ask(request, deadline=self._deadline, again=self._again).payload
+            if not isinstance(answers, list):
+                raise ShapeError("a list of answers was expected")
+            for answer in answers:
+                error = classify(200, answer)
+                if error is not None:
+                    raise error
+        except RangeTooLargeError:
+            # Nodes limit batches as well, some to a few calls, and say so alone or in a list of one.
+            if len(numbers) == 1:
+                raise
+            middle = len(numbers) // 2
+            return self._blocks(numbers[:middle]) | self._blocks(numbers[middle:])
         blocks = [decode_block(answer["result"]) for answer in answers]
         found = {block.number: block for block in blocks}
         if set(found) != set(numbers):
@@ -133,8 +145,15 @@ class RpcReader:
     def _call(self, method: str, params: list[Any]) -> Any:
         self._acquire(COST)
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        payload = self._http.ask(Request("", body=body, costs=COST), deadline=self._deadline).payload
+        payload = self._http.ask(Request("", body=body, costs=COST), deadline=self._deadline, again=self._again).payload
         return payload["result"]
+
+    def _again(self, costs: Mapping[str, int]) -> bool:
+        try:
+            self._acquire(dict(costs))
+        except BudgetError:
+            return False
+        return True
 
     def _decoded(self, work: Callable[[], T]) -> T:
         try:

@@ -10,7 +10,7 @@ page x offset is limited and rows shift while blocks arrive. getLogs writes numb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -25,8 +25,7 @@ from liq_pipeline.sources.http import (
     ThrottledError,
     TransientError,
 )
-from liq_pipeline.sources.limits import Limit
-from liq_pipeline.sources.live.base import UNREADABLE, ShapeError
+from liq_pipeline.sources.limits import BudgetError, Limit
 from liq_pipeline.sources.live.ethereum import (
     TRANSFER_TOPIC,
     Block,
@@ -37,6 +36,7 @@ from liq_pipeline.sources.live.ethereum import (
     decode_log,
     hex_number,
 )
+from liq_pipeline.sources.live.values import UNREADABLE, ShapeError
 
 T = TypeVar("T")
 
@@ -113,7 +113,7 @@ class EtherscanReader:
         for number in sorted({t.block_number for t in transfers} | {last}):
             if number not in blocks:
                 blocks[number] = self.block(number)
-        return Chunk(transfers, blocks, datetime.now(UTC))
+        return self._decoded(lambda: Chunk(transfers, blocks, datetime.now(UTC)))
 
     def _logs(self, token: Token, first: int, last: int) -> Iterator[Transfer]:
         def page(start: int, number: int) -> Any:
@@ -156,10 +156,17 @@ class EtherscanReader:
     def _call(self, module: str, action: str, **params: str | int) -> Any:
         self._acquire(COST)
         request = Request("/v2/api", {"chainid": 1, "module": module, "action": action, **params}, costs=COST)
-        payload = self._http.ask(request, deadline=self._deadline).payload
+        payload = self._http.ask(request, deadline=self._deadline, again=self._again).payload
         if not isinstance(payload, dict):
             raise ShapeError("an object was expected")
         return payload.get("result")
+
+    def _again(self, costs: Mapping[str, int]) -> bool:
+        try:
+            self._acquire(dict(costs))
+        except BudgetError:
+            return False
+        return True
 
     def _decoded(self, work: Callable[[], T]) -> T:
         try:
