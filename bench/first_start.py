@@ -30,7 +30,7 @@ from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources import registry
 from liq_pipeline.sources.catchup import catch_up
 from liq_pipeline.sources.limits import Limit
-from liq_pipeline.sources.live.base import Instrument
+from liq_pipeline.sources.live.instruments import Instrument
 from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.migrations import migrate
@@ -91,6 +91,8 @@ def minutes_of_budget(settings: Settings, coins: int, days: float) -> tuple[str,
         scopes |= source.limits_in_force(settings)
         instrument = Instrument("BTC", "BTCUSDT", 1.0)
         for history in source.histories:
+            if not history.is_scored:
+                continue
             pages = max(1.0, timedelta(days=days) / history.page)
             for scope, cost in history.request(instrument, now - history.page, now).costs.items():
                 spent[scope] = spent.get(scope, 0.0) + pages * cost * coins

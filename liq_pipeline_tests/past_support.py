@@ -17,8 +17,9 @@ from liq_pipeline_tests.live_support import Reply, VenueServer
 STEP = 300
 """Seconds between two values of a statistic or a candle."""
 HOUR = 3600
-VENUES = ("binance", "bybit", "okx", "gate", "hyperliquid", "dydx", "deribit")
-SETTLES_EVERY = {"binance": 8, "bybit": 8, "okx": 8, "gate": 8, "hyperliquid": 1, "dydx": 1, "deribit": 1}
+KINDS = ("accounts", "top_accounts", "top_positions", "taker")
+VENUES = ("binance", "bybit", "okx", "gate", "hyperliquid", "dydx", "deribit", "bitget", "kraken_futures")
+SETTLES_EVERY = {venue: 8 if venue in ("binance", "bybit", "okx", "gate", "bitget") else 1 for venue in VENUES}
 """Hours."""
 _SEED = {venue: number for number, venue in enumerate(VENUES, start=1)}
 
@@ -37,9 +38,9 @@ def interest(venue: str, second: float) -> float:
     return round(100_000 * (1 + 0.05 * _wave(venue, second, 14_000)), 1)
 
 
-def long_share(venue: str, second: float) -> float:
-    """The accounts that are long."""
-    return round(0.5 + 0.1 * _wave(venue, second, 21_000), 4)
+def long_share(venue: str, second: float, kind: str = "accounts") -> float:
+    """The share that is long, of each kind another: a mixed-up one would not be told from its neighbour."""
+    return round(0.5 + 0.1 * _wave(venue, second + 5_000 * KINDS.index(kind), 21_000), 4)
 
 
 def settled(venue: str, second: float) -> float:
@@ -94,8 +95,8 @@ class HistoryServer:
         if path == "/fapi/v1/markPriceKlines":
             times = self.times(v, "prices", STEP, first / 1000, min(last / 1000, self.now.timestamp() - STEP))[:limit]
             return [[*_candle(v, t), "0", t * 1000 + STEP * 1000 - 1] for t in times if self._closes(v, t)]
-        times = self.times(v, _BINANCE_TOPICS[path], STEP, first / 1000, last / 1000)[:limit]
         if path == "/futures/data/openInterestHist":
+            times = self.times(v, "open_interest", STEP, first / 1000, last / 1000)[:limit]
             return [
                 {
                     "sumOpenInterest": str(interest(v, t)),
@@ -104,8 +105,11 @@ class HistoryServer:
                 }
                 for t in times
             ]
+        times = self.times(v, "long_short_ratio", STEP, first / 1000, last / 1000)[:limit]
+        kind = _BINANCE_KINDS[path]
+        long, short = ("buyVol", "sellVol") if kind == "taker" else ("longAccount", "shortAccount")
         return [
-            {"longAccount": str(long_share(v, t)), "shortAccount": f"{1 - long_share(v, t):.4f}", "timestamp": t * 1000}
+            {long: str(long_share(v, t, kind)), short: f"{1 - long_share(v, t, kind):.4f}", "timestamp": t * 1000}
             for t in times
         ]
 
@@ -168,7 +172,8 @@ class HistoryServer:
             rows = [[str(t * 1000), "1", str(interest(v, t)), str(interest(v, t) * price(v, t))] for t in times]
         else:
             times = self.times(v, "long_short_ratio", STEP, first, last)
-            rows = [[str(t * 1000), repr(long_share(v, t) / (1 - long_share(v, t)))] for t in times]
+            kind = _OKX_KINDS[path.rpartition("/")[2]]
+            rows = [[str(t * 1000), repr(_ratio(v, t, kind))] for t in times]
         return {"code": "0", "msg": "", "data": rows[::-1][:limit]}
 
     def _gate(self, path: str, query: dict[str, str]) -> Any:
@@ -179,7 +184,6 @@ class HistoryServer:
             times = self.times(v, "funding_rates", 8 * HOUR, first, int(query["to"]))
             return [{"t": t, "r": f"{settled(v, t)}"} for t in times][::-1][:limit]
         times = self.times(v, "open_interest", STEP, first, self.now.timestamp())[:limit]
-        ratio = {t: long_share(v, t) / (1 - long_share(v, t)) for t in times}
         # Other contracts are of other sizes than bitcoin's 0.0001: any number of them will do.
         size = 0.0001 if query["contract"] == "BTC_USDT" else 100.0
         return [
@@ -188,10 +192,10 @@ class HistoryServer:
                 "open_interest": round(interest(v, t) / size),
                 "open_interest_usd": interest(v, t) * price(v, t),
                 "mark_price": price(v, t),
-                "lsr_account": ratio[t],
-                "lsr_taker": ratio[t],
-                "top_lsr_account": ratio[t],
-                "top_lsr_size": ratio[t],
+                "lsr_account": _ratio(v, t, "accounts"),
+                "lsr_taker": _ratio(v, t, "taker"),
+                "top_lsr_account": _ratio(v, t, "top_accounts"),
+                "top_lsr_size": _ratio(v, t, "top_positions"),
             }
             for t in times
         ]
@@ -234,6 +238,52 @@ class HistoryServer:
         times = self.times(v, "funding_rates", HOUR, first, last)
         return {"jsonrpc": "2.0", "result": [{"timestamp": t * 1000, "interest_1h": settled(v, t)} for t in times]}
 
+    def _bitget(self, path: str, query: dict[str, str]) -> Any:
+        v, now = "bitget", self.now.timestamp()
+        if path.endswith("history-mark-candles"):
+            last = min(int(query["endTime"]) / 1000, now - STEP)
+            times = self.times(v, "prices", STEP, last - 200 * STEP, last)[-int(query["limit"]) :]
+            rows: list[Any] = [_candle(v, t, text=True) for t in times if self._closes(v, t)]
+        elif path.endswith("history-fund-rate"):
+            times = self.times(v, "funding_rates", 8 * HOUR, now - 800 * HOUR, now)[::-1][: int(query["pageSize"])]
+            rows = [{"fundingRate": f"{settled(v, t)}", "fundingTime": str(t * 1000)} for t in times]
+        elif path.endswith("account-long-short"):
+            times = self.times(v, "long_short_ratio", STEP, now - 24 * HOUR, now)
+            rows = [
+                {
+                    "longAccountRatio": str(long_share(v, t)),
+                    "shortAccountRatio": f"{1 - long_share(v, t):.4f}",
+                    "ts": str(t * 1000),
+                }
+                for t in times
+            ]
+        else:
+            return None
+        return {"code": "00000", "msg": "success", "requestTime": int(now * 1000), "data": rows}
+
+    def _kraken_futures(self, path: str, query: dict[str, str]) -> Any:
+        v, now = "kraken_futures", self.now.timestamp()
+        if path.startswith("/api/charts/v1/mark/"):
+            times = self.times(v, "prices", STEP, int(query["from"]), min(int(query["to"]), now - STEP))[:2_000]
+            candles = [
+                {"time": t * 1000, "open": "1", "high": "1", "low": "1", "close": str(price(v, t + STEP)), "volume": 0}
+                for t in times
+                if self._closes(v, t)
+            ]
+            return {"candles": candles, "more_candles": False}
+        if path.endswith("historicalfundingrates"):
+            times = self.times(v, "funding_rates", HOUR, now - 60 * 24 * HOUR, now)
+            rates = [
+                {
+                    "timestamp": datetime.fromtimestamp(t, UTC).isoformat().replace("+00:00", "Z"),
+                    "fundingRate": 0.5,
+                    "relativeFundingRate": settled(v, t),
+                }
+                for t in times
+            ]
+            return {"result": "success", "rates": rates}
+        return None
+
     def _closes(self, venue: str, start: int) -> bool:
         """Whether the close of this candle is served: its end may lie in a hole."""
         return not any(a.timestamp() < start + STEP < b.timestamp() for a, b in self.holes.get((venue, "prices"), []))
@@ -244,10 +294,20 @@ def _candle(venue: str, start: int, *, text: bool = False) -> list[Any]:
     return [str(start * 1000) if text else start * 1000, "1", "1", "1", close]
 
 
-_BINANCE_TOPICS = {
-    "/futures/data/openInterestHist": "open_interest",
-    "/futures/data/globalLongShortAccountRatio": "long_short_ratio",
-    "/futures/data/topLongShortPositionRatio": "long_short_ratio",
+def _ratio(venue: str, second: float, kind: str) -> float:
+    return long_share(venue, second, kind) / (1 - long_share(venue, second, kind))
+
+
+_BINANCE_KINDS = {
+    "/futures/data/globalLongShortAccountRatio": "accounts",
+    "/futures/data/topLongShortAccountRatio": "top_accounts",
+    "/futures/data/topLongShortPositionRatio": "top_positions",
+    "/futures/data/takerlongshortRatio": "taker",
+}
+_OKX_KINDS = {
+    "long-short-account-ratio-contract": "accounts",
+    "long-short-account-ratio-contract-top-trader": "top_accounts",
+    "long-short-position-ratio-contract-top-trader": "top_positions",
 }
 _HISTORY: dict[str, Callable[[HistoryServer, str, dict[str, str]], Any]] = {
     "binance": HistoryServer._binance,
@@ -257,16 +317,20 @@ _HISTORY: dict[str, Callable[[HistoryServer, str, dict[str, str]], Any]] = {
     "hyperliquid": HistoryServer._hyperliquid,
     "dydx": HistoryServer._dydx,
     "deribit": HistoryServer._deribit,
+    "bitget": HistoryServer._bitget,
+    "kraken_futures": HistoryServer._kraken_futures,
 }
 
 SERVES = {
-    "binance": ("prices", "open_interest", "accounts", "top_positions", "settled"),
+    "binance": ("prices", "open_interest", *KINDS, "settled"),
     "bybit": ("prices", "open_interest", "accounts", "settled"),
-    "okx": ("prices", "open_interest", "accounts", "settled"),
-    "gate": ("prices", "open_interest", "accounts", "taker", "top_accounts", "top_positions", "settled"),
+    "okx": ("prices", "open_interest", "accounts", "top_accounts", "top_positions", "settled"),
+    "gate": ("prices", "open_interest", *KINDS, "settled"),
     "hyperliquid": ("prices", "settled"),
     "dydx": ("settled",),
     "deribit": ("settled",),
+    "bitget": ("prices", "accounts", "settled"),
+    "kraken_futures": ("prices", "settled"),
 }
 """venue -> what its history brings: a record type, or the kind of a ratio or rate."""
 
@@ -274,10 +338,16 @@ SERVES = {
 def expected_rows(venue: str, series: str, first: datetime, last: datetime) -> Iterator[tuple[datetime, float]]:
     """What the tables must hold of a series in (first, last]: (event_time, value)."""
     step = SETTLES_EVERY[venue] * HOUR if series == "settled" else STEP
-    value = {"prices": price, "open_interest": interest, "settled": settled}.get(series, long_share)
     begin = math.floor(first.timestamp() / step) * step + step
     for t in range(begin, math.floor(last.timestamp()) + 1, step):
-        yield datetime.fromtimestamp(t, UTC), value(venue, t)
+        yield datetime.fromtimestamp(t, UTC), value(venue, series, t)
+
+
+def value(venue: str, series: str, second: float) -> float:
+    """What the series' main column says at that time."""
+    if series in KINDS:
+        return long_share(venue, second, series)
+    return {"prices": price, "open_interest": interest, "settled": settled}[series](venue, second)
 
 
 def last_step(now: datetime, delay: timedelta, step: timedelta) -> datetime:

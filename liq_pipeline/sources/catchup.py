@@ -29,7 +29,8 @@ from liq_pipeline.sources import registry
 from liq_pipeline.sources.history_pages import HistoryReader, Publisher, floor_to_step, step_of
 from liq_pipeline.sources.http import SourceError
 from liq_pipeline.sources.limits import BudgetError
-from liq_pipeline.sources.live.base import History, Instrument, Source
+from liq_pipeline.sources.live.base import History, Source
+from liq_pipeline.sources.live.instruments import Instrument
 from liq_pipeline.store import gaps
 from liq_pipeline.store.connection import connect
 
@@ -142,10 +143,13 @@ class _SourceCatchUp:
         try:
             instruments = reader.instruments()
             # Coin by coin, in the order of LIQ_SYMBOLS: one that has all it needs is worth more than a part of each.
-            # First what a percentile cannot do without, for all of them; then the rest of the window.
-            for window in self._windows():
+            # First what a percentile cannot do without, for all of them; then the rest of the window; then what no
+            # score waits for.
+            scored = [history for history in self._source.histories if history.is_scored]
+            others = [history for history in self._source.histories if not history.is_scored]
+            for histories, window in [*((scored, window) for window in self._windows()), (others, self._window)]:
                 for instrument in instruments:
-                    for history in self._source.histories:
+                    for history in histories:
                         self._series(reader, history, instrument, window)
             served = {history.topic for history in self._source.histories}
             for topic in SERIES_TOPICS:

@@ -19,7 +19,9 @@ from liq_pipeline.sources import registry
 from liq_pipeline.sources.http import BadAnswerError, OnAnswer, ThrottledError
 from liq_pipeline.sources.limits import Budgets
 from liq_pipeline.sources.listing import instruments_of
-from liq_pipeline.sources.live.base import UNREADABLE, History, Instrument, Reading, Source
+from liq_pipeline.sources.live.base import History, Reading, Source
+from liq_pipeline.sources.live.instruments import Instrument
+from liq_pipeline.sources.live.values import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class HistoryReader:
         request = history.request(instrument, start, end + timedelta(milliseconds=1))
         self._budgets.acquire(request.costs, timeout_seconds=ADMIT_SECONDS)
         try:
-            answer = self._http.ask(request, attempts=3)
+            answer = self._http.ask(request, attempts=3, again=self._budgets.again)
         except ThrottledError as error:
             self._budgets.block(list(request.costs), error.retry_after_seconds or 60.0, error.reason)
             raise
@@ -93,7 +95,9 @@ class HistoryReader:
             raise BadAnswerError(self.source.name, f"history cannot be read ({error})") from error
         for problem in reading.problems[:3]:
             log.warning("%s history: %s", self.source.name, problem)
-        return reading.records
+        # A bar under way is listed too: its close so far would stand for ever under the time of its end.
+        last = min(end, answer.received_at)
+        return [record for record in reading.records if start <= record.event_time <= last]
 
     def pages(
         self,

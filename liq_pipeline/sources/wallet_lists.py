@@ -29,8 +29,8 @@ from liq_pipeline.domain.wallets import (
 )
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources.http import HttpClient, Request, SourceError
-from liq_pipeline.sources.live.base import UNREADABLE
 from liq_pipeline.sources.live.ethereum import CHAIN
+from liq_pipeline.sources.live.values import UNREADABLE
 from liq_pipeline.store.connection import connect
 
 log = logging.getLogger(__name__)

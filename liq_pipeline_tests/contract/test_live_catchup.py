@@ -18,7 +18,7 @@ from liq_pipeline_tests.past_support import SERVES, VENUES, HistoryServer, expec
 MakeSettings = Callable[..., Settings]
 MakeUrl = Callable[[], str]
 NOW = datetime(2024, 6, 1, 12, 2, tzinfo=UTC)
-WINDOW = timedelta(hours=13)  # no multiple of the settlements' eight hours
+WINDOW = timedelta(hours=11)  # no multiple of the settlements' eight hours
 VALUE = {
     "prices": "SELECT event_time, known_at, origin, price_usd AS value FROM prices WHERE venue = %s",
     "open_interest": (

@@ -15,12 +15,14 @@ from liq_pipeline.pipeline.backfill import backfill
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources.archives.catalogue import open_source
 from liq_pipeline.sources.catchup import catch_up
+from liq_pipeline.sources.history_pages import HistoryReader, floor_to_step
+from liq_pipeline.sources.live.values import milliseconds
 from liq_pipeline.sources.registry import SOURCES
 from liq_pipeline_tests.live_support import land_everything, rows, venue_server
 
 EIGHT = datetime(2024, 6, 1, 8, tzinfo=UTC)
 # Late enough that settlements every 8 h are history and not the live poll's.
-NOW = EIGHT + timedelta(hours=30)
+NOW = EIGHT + timedelta(hours=22)
 S = 1_717_228_800
 MS = S * 1000
 BAR_MS = MS - 300_000
@@ -34,7 +36,9 @@ ROUTES: dict[str, dict[str, Any]] = {
         "/fapi/v1/markPriceKlines": [[BAR_MS, "1", "1", "1", "68000.5", "0", MS - 1, "0", 300, "0", "0", "0"]],
         "/fapi/v1/fundingRate": [{"fundingRate": "0.0001", "fundingTime": MS + 3, "markPrice": "68000"}],
         "/futures/data/globalLongShortAccountRatio": [{"longAccount": "0.6", "shortAccount": "0.4", "timestamp": MS}],
+        "/futures/data/topLongShortAccountRatio": [{"longAccount": "0.5", "shortAccount": "0.5", "timestamp": MS}],
         "/futures/data/topLongShortPositionRatio": [{"longAccount": "0.75", "shortAccount": "0.25", "timestamp": MS}],
+        "/futures/data/takerlongshortRatio": [{"buyVol": "100.0", "sellVol": "300.0", "timestamp": MS}],
     },
     "bybit": {
         "/v5/market/open-interest": {
@@ -77,6 +81,14 @@ ROUTES: dict[str, dict[str, Any]] = {
             ],
         },
         "/api/v5/rubik/stat/contracts/long-short-account-ratio-contract": {"code": "0", "data": [[str(MS), "1.5"]]},
+        "/api/v5/rubik/stat/contracts/long-short-account-ratio-contract-top-trader": {
+            "code": "0",
+            "data": [[str(MS), "1.0"]],
+        },
+        "/api/v5/rubik/stat/contracts/long-short-position-ratio-contract-top-trader": {
+            "code": "0",
+            "data": [[str(MS), "3.0"]],
+        },
     },
     "gate": {
         # The newest row is of the five minutes under way.
@@ -129,6 +141,42 @@ ROUTES: dict[str, dict[str, Any]] = {
             "result": [{"timestamp": MS, "index_price": 68_000.0, "interest_8h": 0.00009, "interest_1h": 0.0000125}]
         },
     },
+    "bitget": {
+        "/api/v2/mix/market/history-mark-candles": {
+            "code": "00000",
+            "data": [[str(BAR_MS), "1", "1", "1", "68000.5", "0", "0"]],
+        },
+        "/api/v2/mix/market/history-fund-rate": {
+            "code": "00000",
+            "data": [{"symbol": "BTCUSDT", "fundingRate": "0.0001", "fundingTime": str(MS)}],
+        },
+        # The ratio as sent contradicts the shares beside it.
+        "/api/v2/mix/market/account-long-short": {
+            "code": "00000",
+            "data": [
+                {
+                    "longAccountRatio": "0.6",
+                    "shortAccountRatio": "0.4",
+                    "longShortAccountRatio": "0.0138",
+                    "ts": str(MS),
+                }
+            ],
+        },
+    },
+    "kraken_futures": {
+        "/api/charts/v1/mark/PF_XBTUSD/5m": {
+            "candles": [
+                {"time": BAR_MS, "open": "1", "high": "1", "low": "1", "close": "68000.5", "volume": 0},
+            ],
+            "more_candles": False,
+        },
+        "/derivatives/api/v4/historicalfundingrates": {
+            "result": "success",
+            "rates": [
+                {"timestamp": "2024-06-01T08:00:00Z", "fundingRate": 0.85, "relativeFundingRate": 0.0000125},
+            ],
+        },
+    },
 }
 
 # {history: (table, columns, rows)}: all of BTC at eight o'clock
@@ -136,15 +184,25 @@ EIGHT_HOURLY = ("funding_rates", "kind, rate, interval_hours", [("settled", 0.00
 HOURLY = ("funding_rates", "kind, rate, interval_hours", [("settled", 0.0000125, 1)])
 PRICE = ("prices", "price_usd", [(68_000.5,)])
 ACCOUNTS = ("long_short_ratio", "kind, long_share", [("accounts", 0.6)])
+BINANCE_RATIOS = (
+    "long_short_ratio",
+    "kind, long_share",
+    [("accounts", 0.6), ("taker", 0.25), ("top_accounts", 0.5), ("top_positions", 0.75)],
+)
+OKX_RATIOS = (
+    "long_short_ratio",
+    "kind, long_share",
+    [("accounts", 0.6), ("top_accounts", 0.5), ("top_positions", 0.75)],
+)
 EXPECTED: dict[str, dict[str, tuple[str, str, list[tuple[Any, ...]]]]] = {
     "binance": {
         "open_interest": ("open_interest", "open_interest_base, open_interest_usd", [(79_000, 5.372e9)]),
         "mark_price": PRICE,
         "settled_funding": EIGHT_HOURLY,
-        "long_short_accounts": ("long_short_ratio", "kind, long_share", [("accounts", 0.6), ("top_positions", 0.75)]),
-        "long_short_top_positions": (
-            "long_short_ratio", "kind, long_share", [("accounts", 0.6), ("top_positions", 0.75)],
-        ),
+        "long_short_accounts": BINANCE_RATIOS,
+        "long_short_top_accounts": BINANCE_RATIOS,
+        "long_short_top_positions": BINANCE_RATIOS,
+        "long_short_taker": BINANCE_RATIOS,
     },
     "bybit": {
         # coins alone; what they were worth then is not said
@@ -157,7 +215,9 @@ EXPECTED: dict[str, dict[str, tuple[str, str, list[tuple[Any, ...]]]]] = {
         "open_interest": ("open_interest", "open_interest_base, open_interest_usd", [(27_000, 1.836e9)]),
         "mark_price": PRICE,
         "settled_funding": EIGHT_HOURLY,
-        "long_short_accounts": ACCOUNTS,
+        "long_short_accounts": OKX_RATIOS,
+        "long_short_top_accounts": OKX_RATIOS,
+        "long_short_top_positions": OKX_RATIOS,
     },
     "gate": {
         "open_interest": ("open_interest", "open_interest_base, open_interest_usd", [(6_900, 4.692e8)]),
@@ -171,6 +231,8 @@ EXPECTED: dict[str, dict[str, tuple[str, str, list[tuple[Any, ...]]]]] = {
     "hyperliquid": {"settled_funding": HOURLY, "mark_price": PRICE},
     "dydx": {"settled_funding": HOURLY},
     "deribit": {"settled_funding": HOURLY},
+    "bitget": {"mark_price": PRICE, "settled_funding": EIGHT_HOURLY, "long_short_accounts": ACCOUNTS},
+    "kraken_futures": {"mark_price": PRICE, "settled_funding": HOURLY},
     "coingecko": {
         "market_chart": ("prices", "price_usd, volume_24h_usd, market_cap_usd", [(68_000.5, 3.1e10, 1.34e12)]),
     },
@@ -210,3 +272,34 @@ def test_history_becomes_archive_rows(
             assert (row["event_time"], row["origin"], row["venue"]) == (EIGHT, "archive", source)
             assert row["known_at"] == EIGHT + history.declared_delay
     assert rows(database_url, "SELECT reason FROM dead_letters") == []
+
+
+def test_the_bar_under_way_is_nobodys_price_yet(database_url: str, settings: Callable[..., Settings]) -> None:
+    """A page up to now ends with it; its close so far would stand under the time of its end, which is to come."""
+    step = timedelta(minutes=5)
+    last_start = floor_to_step(datetime.now(UTC), step)
+    starts = [milliseconds(last_start - step), milliseconds(last_start)]
+    routes: dict[str, dict[str, Any]] = {
+        "binance": {"/fapi/v1/markPriceKlines": [[start, "1", "1", "1", "68000.5"] for start in starts]},
+        "bybit": {
+            "/v5/market/mark-price-kline": {
+                "retCode": 0,
+                "result": {"list": [[str(start), "1", "1", "1", "68000.5"] for start in reversed(starts)]},
+            }
+        },
+        "hyperliquid": {"/info candleSnapshot": [{"t": start, "c": "68000.5"} for start in starts]},
+    }
+    with venue_server(*routes) as server:
+        chosen = settings(mode="live", symbols=("BTC",), sources=SourceSettings(urls=server.urls()))
+        for source, answers in routes.items():
+            server.routes[source] |= answers
+            reader = HistoryReader(SOURCES[source], chosen, database_url)
+            try:
+                (instrument,) = reader.instruments()
+                history = next(one for one in SOURCES[source].histories if one.topic == "prices")
+                found = reader.page(history, instrument, last_start - step, datetime.now(UTC))
+            finally:
+                reader.close()
+            times = [record.event_time for record in found]
+            assert last_start in times, source
+            assert max(times) <= datetime.now(UTC), source

@@ -20,7 +20,8 @@ from liq_pipeline.sources.live import (
     kraken_futures,
     okx,
 )
-from liq_pipeline.sources.live.base import Instrument, Reading, Source
+from liq_pipeline.sources.live.base import Reading, Source
+from liq_pipeline.sources.live.instruments import Instrument
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liq_pipeline.sources.live.base import Instrument, ShapeError, choose, coin_of
+from liq_pipeline.sources.live.instruments import Instrument, choose, coin_of
+from liq_pipeline.sources.live.values import ShapeError
 from liq_pipeline.sources.registry import SOURCES
 from liq_pipeline_tests.live_support import frames_of
 

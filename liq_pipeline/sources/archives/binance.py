@@ -28,16 +28,9 @@ from liq_pipeline.sources.archives.files import ArchiveFiles, NotThereError
 from liq_pipeline.sources.archives.pieces import Absent, Content, Known, Piece
 from liq_pipeline.sources.http import BadAnswerError
 from liq_pipeline.sources.limits import Limit
-from liq_pipeline.sources.live.base import (
-    UNREADABLE,
-    Instrument,
-    LongShortKind,
-    Reading,
-    ShapeError,
-    coin_of,
-    number,
-    settled_intervals,
-)
+from liq_pipeline.sources.live.base import LongShortKind, Reading, settled_intervals
+from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.values import UNREADABLE, ShapeError, number
 
 NAME: Final = "binance_archive"
 VENUE: Final = "binance"

@@ -22,7 +22,8 @@ from liq_pipeline.settings import Settings
 from liq_pipeline.sources.archives.pieces import Absent, Content, Known, Piece
 from liq_pipeline.sources.history_pages import HistoryReader
 from liq_pipeline.sources.http import TransientError
-from liq_pipeline.sources.live.base import History, Instrument, Source
+from liq_pipeline.sources.live.base import History, Source
+from liq_pipeline.sources.live.instruments import Instrument
 
 ATTEMPTS: Final = 5
 LONGEST_WAIT_SECONDS: Final = 60.0

@@ -22,21 +22,17 @@ from liq_pipeline.sources.limits import Limit
 from liq_pipeline.sources.live.base import (
     Feed,
     History,
-    Instrument,
     InstrumentList,
     LongShortKind,
     Reading,
-    ShapeError,
     Source,
     Stream,
-    coin_of,
-    milliseconds,
-    number,
     of_symbol,
     one_request,
     settled_intervals,
-    time_of_ms,
 )
+from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.values import ShapeError, milliseconds, number, time_of_ms
 
 NAME = "binance"
 # Granted per IP: 2,400 weight a minute; /futures/data 1,000 requests in 5 minutes; fundingRate with fundingInfo 500
@@ -240,6 +236,7 @@ def _ratio_history(name: str, path: str, kind: LongShortKind) -> History:
         reaches_back=timedelta(days=30) - timedelta(hours=1),
         declared_delay=timedelta(minutes=5),
         step=timedelta(minutes=5),
+        is_scored=kind == "accounts",
     )
 
 
@@ -320,6 +317,8 @@ SOURCE = Source(
             step=timedelta(hours=8),
         ),
         _ratio_history("long_short_accounts", "/futures/data/globalLongShortAccountRatio", "accounts"),
+        _ratio_history("long_short_top_accounts", "/futures/data/topLongShortAccountRatio", "top_accounts"),
         _ratio_history("long_short_top_positions", "/futures/data/topLongShortPositionRatio", "top_positions"),
+        _ratio_history("long_short_taker", "/futures/data/takerlongshortRatio", "taker"),
     ),
 )

@@ -2,6 +2,9 @@
 
 Belongs here: Bitget's endpoints, names, units and limits. Does not: anything about other venues.
 
+History: marks by candle and settled funding by row number, newest first; the ratios come whole each time, how far back
+is not documented: a day is taken. There is none of open interest.
+
 Units: holdingAmount is open interest in coins; funding a fraction per fundingRateInterval hours. The
 longShortAccountRatio of the answer has been seen to contradict its own shares: the ratio is computed from the shares.
 The list of liquidations (interface v3, three days back) names the POSITION's side, "buy" for a long: in a fall of the
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from liq_pipeline.sources.http import (
@@ -24,19 +28,16 @@ from liq_pipeline.sources.http import (
 from liq_pipeline.sources.limits import Limit
 from liq_pipeline.sources.live.base import (
     Feed,
-    Instrument,
+    History,
     InstrumentList,
     Reading,
-    ShapeError,
     Source,
-    coin_of,
-    number,
-    number_or_none,
     of_symbol,
     one_request,
     settled_intervals,
-    time_of_ms,
 )
+from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.values import ShapeError, milliseconds, number, number_or_none, time_of_ms
 
 NAME = "bitget"
 # Granted: 20 requests a second per IP and endpoint; the long/short statistics one a second.
@@ -44,6 +45,7 @@ REQUESTS = Limit("bitget", 10, 1)
 STATISTICS = Limit("bitget_statistics", 1, 1)
 LIQUIDATIONS = Limit("bitget_liquidations", 4, 1)  # granted: 5 a second
 COST = {REQUESTS.scope: 1}
+FIVE_MINUTES = timedelta(minutes=5)
 PRODUCT: dict[str, str | int] = {"productType": "USDT-FUTURES"}
 
 TICKERS = Request("/api/v2/mix/market/tickers", PRODUCT, costs=COST)
@@ -122,13 +124,26 @@ def _settled(payload: Any, reading: Reading) -> None:
         reading.funding(instrument, "settled", number(row["fundingRate"]), hours, moment)
 
 
-def _long_short(payload: Any, reading: Reading) -> None:
+def _long_short_history(payload: Any, reading: Reading) -> None:
     def row(entry: Any) -> None:
         long, short = number(entry["longAccountRatio"]), number(entry["shortAccountRatio"])
         reading.long_short(reading.asked, "accounts", long, short, time_of_ms(entry["ts"]))
 
+    reading.each(payload["data"], row)
+
+
+def _long_short(payload: Any, reading: Reading) -> None:
     # The whole history comes each time: the newest few rows heal what a missed poll left out.
-    reading.each(sorted(payload["data"], key=lambda row: int(row["ts"]))[-3:], row)
+    newest = sorted(payload["data"], key=lambda row: int(row["ts"]))[-3:]
+    _long_short_history({"data": newest}, reading)
+
+
+def _mark_candles(payload: Any, reading: Reading) -> None:
+    # [start, open, high, low, close, ...]: the close is true at the end of the bar.
+    def row(bar: Any) -> None:
+        reading.price(reading.asked, number(bar[4]), time_of_ms(bar[0]) + FIVE_MINUTES)
+
+    reading.each(payload["data"], row)
 
 
 def _liquidations(payload: Any, reading: Reading) -> None:
@@ -156,6 +171,25 @@ def _liquidations(payload: Any, reading: Reading) -> None:
     reading.each(payload["data"]["list"], row)
 
 
+def _ratios(native: str) -> Request:
+    path = "/api/v2/mix/market/account-long-short"
+    return Request(path, {"symbol": native, "period": "5m"}, costs={STATISTICS.scope: 1})
+
+
+def _settlements(native: str, rows: int) -> Request:
+    path = "/api/v2/mix/market/history-fund-rate"
+    return Request(path, {**PRODUCT, "symbol": native, "pageSize": rows}, costs=COST)
+
+
+def _candle_page(instrument: Instrument, _start: datetime, end: datetime) -> Request:
+    # The newest ones before endTime: a startTime is not heeded.
+    return Request(
+        "/api/v2/mix/market/history-mark-candles",
+        {**PRODUCT, "symbol": instrument.native, "granularity": "5m", "endTime": milliseconds(end), "limit": 200},
+        costs=COST,
+    )
+
+
 SOURCE = Source(
     name=NAME,
     rest_url="https://api.bitget.com",
@@ -172,13 +206,7 @@ SOURCE = Source(
             "long_short_accounts",
             ("long_short_ratio",),
             "long_short",
-            of_symbol(
-                lambda native: Request(
-                    "/api/v2/mix/market/account-long-short",
-                    {"symbol": native, "period": "5m"},
-                    costs={STATISTICS.scope: 1},
-                )
-            ),
+            of_symbol(_ratios),
             _long_short,
             per_symbol=True,
         ),
@@ -186,13 +214,7 @@ SOURCE = Source(
             "settled_funding",
             ("funding_rates",),
             "settled",
-            of_symbol(
-                lambda native: Request(
-                    "/api/v2/mix/market/history-fund-rate",
-                    {**PRODUCT, "symbol": native, "pageSize": 3},
-                    costs=COST,
-                )
-            ),
+            of_symbol(lambda native: _settlements(native, 3)),
             _settled,
             per_symbol=True,
         ),
@@ -211,6 +233,41 @@ SOURCE = Source(
             ),
             _liquidations,
             per_symbol=True,
+        ),
+    ),
+    histories=(
+        History(
+            name="mark_price",
+            topic="prices",
+            request=_candle_page,
+            parse=_mark_candles,
+            page=FIVE_MINUTES * 190,
+            reaches_back=timedelta(days=30),
+            declared_delay=timedelta(seconds=5),
+            step=FIVE_MINUTES,
+        ),
+        History(
+            name="settled_funding",
+            topic="funding_rates",
+            kinds=("settled",),
+            request=lambda instrument, _start, _end: _settlements(instrument.native, 100),
+            parse=_settled,
+            # The newest hundred rows: 33 days of settlements every 8 h, but 4 of hourly ones.
+            page=timedelta(days=4),
+            reaches_back=timedelta(days=4),
+            declared_delay=timedelta(minutes=1),
+            step=timedelta(hours=8),
+        ),
+        History(
+            name="long_short_accounts",
+            topic="long_short_ratio",
+            kinds=("accounts",),
+            request=lambda instrument, _start, _end: _ratios(instrument.native),
+            parse=_long_short_history,
+            page=timedelta(days=1),
+            reaches_back=timedelta(days=1),
+            declared_delay=FIVE_MINUTES,
+            step=FIVE_MINUTES,
         ),
     ),
 )

@@ -31,20 +31,16 @@ from liq_pipeline.sources.limits import Limit
 from liq_pipeline.sources.live.base import (
     Feed,
     History,
-    Instrument,
     InstrumentList,
     Reading,
-    ShapeError,
     Source,
     Stream,
-    coin_of,
-    milliseconds,
-    number,
     of_symbol,
     one_request,
     settled_intervals,
-    time_of_ms,
 )
+from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.values import ShapeError, milliseconds, number, time_of_ms
 
 NAME = "bybit"
 # Granted: 600 requests in 5 s per IP, shared with whoever else uses the address.

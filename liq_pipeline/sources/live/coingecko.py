@@ -22,18 +22,9 @@ from liq_pipeline.sources.http import (
     TransientError,
 )
 from liq_pipeline.sources.limits import Limit
-from liq_pipeline.sources.live.base import (
-    Feed,
-    History,
-    Instrument,
-    InstrumentList,
-    Reading,
-    Source,
-    number,
-    number_or_none,
-    time_of_ms,
-    time_of_seconds,
-)
+from liq_pipeline.sources.live.base import Feed, History, InstrumentList, Reading, Source
+from liq_pipeline.sources.live.instruments import Instrument
+from liq_pipeline.sources.live.values import number, number_or_none, time_of_ms, time_of_seconds
 
 NAME = "coingecko"
 PER_MINUTE = "coingecko_minute"

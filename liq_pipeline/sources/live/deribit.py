@@ -26,22 +26,9 @@ from liq_pipeline.sources.http import (
     UnknownSymbolError,
 )
 from liq_pipeline.sources.limits import Limit
-from liq_pipeline.sources.live.base import (
-    Feed,
-    History,
-    Instrument,
-    InstrumentList,
-    Reading,
-    ShapeError,
-    Source,
-    Stream,
-    coin_of,
-    milliseconds,
-    number,
-    number_or_none,
-    of_symbol,
-    time_of_ms,
-)
+from liq_pipeline.sources.live.base import Feed, History, InstrumentList, Reading, Source, Stream, of_symbol
+from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.values import ShapeError, milliseconds, number, number_or_none, time_of_ms
 
 NAME = "deribit"
 # Granted without a key: credits for 20 requests a second that add up to 100. A coin is a request, and a round asks them

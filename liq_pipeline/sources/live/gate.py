@@ -21,19 +21,16 @@ from liq_pipeline.sources.limits import Limit
 from liq_pipeline.sources.live.base import (
     Feed,
     History,
-    Instrument,
     InstrumentList,
     LongShortKind,
     Reading,
     Source,
-    coin_of,
-    number,
-    number_or_none,
     of_symbol,
     one_request,
     settled_intervals,
-    time_of_seconds,
 )
+from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.values import number, number_or_none, time_of_seconds
 
 NAME = "gate"
 # Granted: 200 requests in 10 s per endpoint and IP.

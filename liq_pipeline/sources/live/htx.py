@@ -14,19 +14,9 @@ from typing import Any
 
 from liq_pipeline.sources.http import RejectedError, Request, SourceError
 from liq_pipeline.sources.limits import Limit
-from liq_pipeline.sources.live.base import (
-    Feed,
-    Instrument,
-    InstrumentList,
-    Reading,
-    ShapeError,
-    Source,
-    coin_of,
-    number,
-    number_or_none,
-    of_symbol,
-    time_of_ms,
-)
+from liq_pipeline.sources.live.base import Feed, InstrumentList, Reading, Source, of_symbol
+from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.values import ShapeError, number, number_or_none, time_of_ms
 
 NAME = "htx"
 # Granted: 800 requests in 10 s per IP for public market data [not confirmed]: ours stay far below.

@@ -16,20 +16,9 @@ from typing import Any
 
 from liq_pipeline.sources.http import BadAnswerError, Request, SourceError
 from liq_pipeline.sources.limits import Limit
-from liq_pipeline.sources.live.base import (
-    Feed,
-    History,
-    Instrument,
-    InstrumentList,
-    Reading,
-    ShapeError,
-    Source,
-    coin_of,
-    milliseconds,
-    number,
-    one_request,
-    time_of_ms,
-)
+from liq_pipeline.sources.live.base import Feed, History, InstrumentList, Reading, Source, one_request
+from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.values import ShapeError, milliseconds, number, time_of_ms
 
 NAME = "hyperliquid"
 # Granted: 1,200 weight a minute per IP; these calls weigh 20, fundingHistory one more per 20 rows.

@@ -12,6 +12,7 @@ PI_ contracts are inverse and counted in USD: not used beside PF_. XBT is BTC.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -20,26 +21,23 @@ from liq_pipeline.sources.http import RejectedError, Request, SourceError, Throt
 from liq_pipeline.sources.limits import Limit
 from liq_pipeline.sources.live.base import (
     Feed,
-    Instrument,
+    History,
     InstrumentList,
     Reading,
-    ShapeError,
     Source,
     Stream,
-    coin_of,
-    number,
-    number_or_none,
     of_symbol,
     one_request,
-    time_of_iso,
-    time_of_ms,
 )
+from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.values import ShapeError, number, number_or_none, time_of_iso, time_of_ms
 
 NAME = "kraken_futures"
 # Granted: 500 cost units in 10 s for the derivatives API; public calls are cheap, the margin is wide.
 REQUESTS = Limit("kraken_futures", 100, 10)
 COST = {REQUESTS.scope: 1}
 FUNDING_INTERVAL_HOURS = 1.0
+FIVE_MINUTES = timedelta(minutes=5)
 
 TICKERS = Request("/derivatives/api/v3/tickers", costs=COST)
 
@@ -109,7 +107,7 @@ def _funding(payload: Any, reading: Reading) -> None:
     reading.each(_wanted(payload, reading), row)
 
 
-def _settled(payload: Any, reading: Reading) -> None:
+def _settled_history(payload: Any, reading: Reading) -> None:
     def row(entry: Any) -> None:
         reading.funding(
             reading.asked,
@@ -119,8 +117,20 @@ def _settled(payload: Any, reading: Reading) -> None:
             time_of_iso(entry["timestamp"]),
         )
 
+    reading.each(payload["rates"], row)
+
+
+def _settled(payload: Any, reading: Reading) -> None:
     # Years come each time: the newest few rows heal what a missed poll left out.
-    reading.each(sorted(payload["rates"], key=lambda row: str(row["timestamp"]))[-3:], row)
+    _settled_history({"rates": sorted(payload["rates"], key=lambda row: str(row["timestamp"]))[-3:]}, reading)
+
+
+def _mark_candles(payload: Any, reading: Reading) -> None:
+    # `time` is the start of the bar: the close is true at its end.
+    def row(bar: Any) -> None:
+        reading.price(reading.asked, number(bar["close"]), time_of_ms(bar["time"]) + FIVE_MINUTES)
+
+    reading.each(payload["candles"], row)
 
 
 def parse_stream(message: Any, reading: Reading) -> None:
@@ -166,6 +176,18 @@ def _refusal(message: Any) -> str | None:
     return None
 
 
+def _settlements(native: str) -> Request:
+    return Request("/derivatives/api/v4/historicalfundingrates", {"symbol": native}, costs=COST)
+
+
+def _candle_page(instrument: Instrument, start: datetime, end: datetime) -> Request:
+    return Request(
+        f"/api/charts/v1/mark/{instrument.native}/5m",
+        {"from": int(start.timestamp()), "to": int(end.timestamp())},
+        costs=COST,
+    )
+
+
 SOURCE = Source(
     name=NAME,
     rest_url="https://futures.kraken.com",
@@ -183,9 +205,7 @@ SOURCE = Source(
             "settled_funding",
             ("funding_rates",),
             "settled",
-            of_symbol(
-                lambda native: Request("/derivatives/api/v4/historicalfundingrates", {"symbol": native}, costs=COST)
-            ),
+            of_symbol(_settlements),
             _settled,
             per_symbol=True,
         ),
@@ -196,5 +216,28 @@ SOURCE = Source(
         parse=parse_stream,
         confirms=_confirms,
         refusal=_refusal,
+    ),
+    histories=(
+        History(
+            name="mark_price",
+            topic="prices",
+            request=_candle_page,
+            parse=_mark_candles,
+            page=FIVE_MINUTES * 1_900,  # of 2,000 that an answer holds
+            reaches_back=timedelta(days=365),
+            declared_delay=timedelta(seconds=5),
+            step=FIVE_MINUTES,
+        ),
+        History(
+            name="settled_funding",
+            topic="funding_rates",
+            kinds=("settled",),
+            request=lambda instrument, _start, _end: _settlements(instrument.native),
+            parse=_settled_history,
+            page=timedelta(days=365),
+            reaches_back=timedelta(days=365),
+            declared_delay=timedelta(minutes=1),
+            step=timedelta(hours=1),
+        ),
     ),
 )

@@ -31,22 +31,17 @@ from liq_pipeline.sources.limits import Limit
 from liq_pipeline.sources.live.base import (
     Feed,
     History,
-    Instrument,
     InstrumentList,
     LongShortKind,
     Reading,
-    ShapeError,
     Source,
     Stream,
-    coin_of,
-    milliseconds,
-    number,
-    number_or_none,
     of_symbol,
     one_request,
     settled_intervals,
-    time_of_ms,
 )
+from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.values import ShapeError, milliseconds, number, number_or_none, time_of_ms
 
 NAME = "okx"
 # Granted per IP and 2 s: public data 20 (mark price, open interest, instruments), funding 10, rubik statistics 5,
@@ -260,6 +255,32 @@ def _ratio_feed(name: str, path: str, kind: LongShortKind) -> Feed:
 
 
 _FIVE_MINUTES = timedelta(minutes=5)
+ACCOUNTS = "long-short-account-ratio-contract"
+TOP_ACCOUNTS = "long-short-account-ratio-contract-top-trader"
+TOP_POSITIONS = "long-short-position-ratio-contract-top-trader"
+
+
+def _ratio_history(name: str, path: str, kind: LongShortKind) -> History:
+    return History(
+        name=name,
+        topic="long_short_ratio",
+        kinds=(kind,),
+        request=_page(
+            f"/api/v5/rubik/stat/contracts/{path}",
+            RUBIK.scope,
+            "begin",
+            "end",
+            period="5m",
+            limit=100,
+        ),
+        parse=_long_short(kind),
+        page=_FIVE_MINUTES * 99,
+        reaches_back=timedelta(days=30),
+        declared_delay=_FIVE_MINUTES,
+        step=_FIVE_MINUTES,
+        is_scored=kind == "accounts",
+    )
+
 
 SOURCE = Source(
     name=NAME,
@@ -298,9 +319,9 @@ SOURCE = Source(
             one_request(Request("/api/v5/public/funding-rate", {"instId": "ANY"}, costs={FUNDING.scope: 1})),
             _funding,
         ),
-        _ratio_feed("long_short_accounts", "long-short-account-ratio-contract", "accounts"),
-        _ratio_feed("long_short_top_accounts", "long-short-account-ratio-contract-top-trader", "top_accounts"),
-        _ratio_feed("long_short_top_positions", "long-short-position-ratio-contract-top-trader", "top_positions"),
+        _ratio_feed("long_short_accounts", ACCOUNTS, "accounts"),
+        _ratio_feed("long_short_top_accounts", TOP_ACCOUNTS, "top_accounts"),
+        _ratio_feed("long_short_top_positions", TOP_POSITIONS, "top_positions"),
         Feed(
             "settled_funding",
             ("funding_rates",),
@@ -387,23 +408,8 @@ SOURCE = Source(
             declared_delay=timedelta(minutes=1),
             step=timedelta(hours=8),
         ),
-        History(
-            name="long_short_accounts",
-            topic="long_short_ratio",
-            kinds=("accounts",),
-            request=_page(
-                "/api/v5/rubik/stat/contracts/long-short-account-ratio-contract",
-                RUBIK.scope,
-                "begin",
-                "end",
-                period="5m",
-                limit=100,
-            ),
-            parse=_long_short("accounts"),
-            page=_FIVE_MINUTES * 99,
-            reaches_back=timedelta(days=30),
-            declared_delay=_FIVE_MINUTES,
-            step=_FIVE_MINUTES,
-        ),
+        _ratio_history("long_short_accounts", ACCOUNTS, "accounts"),
+        _ratio_history("long_short_top_accounts", TOP_ACCOUNTS, "top_accounts"),
+        _ratio_history("long_short_top_positions", TOP_POSITIONS, "top_positions"),
     ),
 )
