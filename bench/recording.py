@@ -160,10 +160,11 @@ def _differences(
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     live = sql.SQL("SELECT {} FROM {} WHERE world = 'real' AND origin = 'live'").format(names, sql.Identifier(table))
     # What the venue's history had brought before a live poll did stands as archive: the poll's row was the second.
+    key = sql.SQL("venue, event_time, {}").format(sql.Identifier("symbol" if "symbol" in columns else "tx_hash"))
     played = sql.SQL(
-        "SELECT {} FROM {table} WHERE world = {} AND (venue, event_time) NOT IN"
-        " (SELECT venue, event_time FROM {table} WHERE world = 'real' AND origin = 'archive')"
-    ).format(names, sql.Literal(world), table=sql.Identifier(table))
+        "SELECT {} FROM {table} WHERE world = {} AND ({key}) NOT IN"
+        " (SELECT {key} FROM {table} WHERE world = 'real' AND origin = 'archive')"
+    ).format(names, sql.Literal(world), table=sql.Identifier(table), key=key)
 
     def rows_of(query: sql.Composable) -> list[Any]:
         return conn.execute(query).fetchall()

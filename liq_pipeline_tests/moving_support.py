@@ -31,6 +31,7 @@ RATES: Final = frozenset(
     {"lastFundingRate", "fundingRate", "funding", "nextFundingRate", "funding_rate", "current_funding"}
 )
 SETTLEMENTS: Final = frozenset({"fundingTime", "nextFundingTime", "fundingRateTimestamp", "nextUpdate"})
+IDS: Final = frozenset({"id", "trade_id", "uid"})
 HOT, USER = "0x28c6c06298d514db089934071355e5743bf21d60", "0x" + "11" * 20
 
 
@@ -79,6 +80,8 @@ class MovingVenues:
             if name in PRICES | COINS | VALUES | RATES:
                 factor = price if name in PRICES else price * coins if name in VALUES else coins
                 return scaled(inner, factor)
+            if name in IDS and isinstance(inner, str) and len(inner) >= 8:
+                return f"{inner}-{now}"  # another event
             return self._time(inner, now, name in SETTLEMENTS)
 
         return walk(value, "")

@@ -42,12 +42,13 @@ ORPHAN_WATCH: Final = timedelta(hours=1)
 
 @dataclass
 class FlowReading:
-    """What a poll found. orphaned: hashes that are no longer on the chain. heartbeat: the newest block read."""
+    """What a poll found. orphaned: hashes that are no longer on the chain, and when that was seen. heartbeat: the
+    newest block read."""
 
     records: list[StablecoinFlow] = field(default_factory=list)
     blocks: dict[str, Block] = field(default_factory=dict)
     """By hash: read now, to be remembered."""
-    orphaned: list[str] = field(default_factory=list)
+    orphaned: dict[str, datetime] = field(default_factory=dict)
     heartbeat: Heartbeat | None = None
     head: int | None = None
     read_to: int | None = None
@@ -128,7 +129,7 @@ def remember(conn: psycopg.Connection[Any], reading: FlowReading) -> None:
         )
     conn.execute(
         "UPDATE chain_blocks SET is_canonical = false, orphaned_at = %s WHERE chain = %s AND block_hash = ANY(%s)",
-        [reading.read_at, CHAIN, reading.orphaned],
+        [reading.read_at, CHAIN, list(reading.orphaned)],
     )
     if reading.read_to is not None:
         conn.execute(
@@ -167,7 +168,7 @@ def _take(
     for block in blocks.values():
         before = known.get(block.number)
         if before is not None and before != block.hash and before not in reading.orphaned:
-            reading.orphaned.append(before)
+            reading.orphaned[before] = chunk.received_at
     reading.blocks |= blocks
     reading.records += records_of(chunk, labels, knobs, venue)
 
@@ -223,7 +224,9 @@ def _heartbeat(venue: str, block: Block, received_at: datetime) -> Heartbeat:
     )
 
 
-def _taken_back(conn: psycopg.Connection[Any], orphaned: list[str], venue: str, now: datetime) -> list[StablecoinFlow]:
+def _taken_back(
+    conn: psycopg.Connection[Any], orphaned: Mapping[str, datetime], venue: str, now: datetime
+) -> list[StablecoinFlow]:
     """Rows of blocks that are no longer on the chain, as not canonical; also of re-orgs seen within the last hour."""
     recent = conn.execute(
         "SELECT block_hash FROM chain_blocks WHERE chain = %s AND NOT is_canonical AND orphaned_at > %s",
@@ -248,7 +251,7 @@ def _taken_back(conn: psycopg.Connection[Any], orphaned: list[str], venue: str, 
         StablecoinFlow(
             schema_version=1,
             event_time=event_time,
-            received_at=now,
+            received_at=orphaned.get(block_hash, now),
             origin="live",
             world=REAL,
             venue=venue,

@@ -228,6 +228,8 @@ class _SourcePlayer:
     ) -> None:
         messages, problems = taken
         reading = self._reading(line, instrument, marks)
+        if feed in self._source.event_feeds and instrument is not None:
+            reading.instruments = {instrument.native: instrument}  # as the collector reads a list: of the one asked for
         try:
             feed.parse(payload, reading)
         except UNREADABLE as error:
