@@ -237,7 +237,7 @@ def _find(conn: psycopg.Connection[Any], text: str) -> uuid.UUID:
         raise LiqError(f"{text!r} is not an alert id; `liq alerts list --all` shows them.")
     rows = conn.execute("SELECT alert_id FROM alerts WHERE alert_id::text LIKE %s LIMIT 2", [f"{prefix}%"]).fetchall()
     if not rows:
-        raise LiqError(f"There is no alert {text}; `liq alerts list --all` shows them.")
+        raise LiqError(f"There is no alert {text}; `liq alerts list --all --world all` shows them.")
     if len(rows) > 1:
         raise LiqError(f"Several alerts begin with {text}; give more of the id.")
     identity: uuid.UUID = rows[0][0]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import SecretStr
 
@@ -77,6 +77,10 @@ def _send(url: SecretStr, text: Text, timeout_seconds: float) -> ChannelResult:
                 return ChannelResult(name, ok=False, error="LIQ_ALERT_URLS holds something that is no Apprise URL")
             plugin.socket_connect_timeout = timeout_seconds
             plugin.socket_read_timeout = timeout_seconds
+            if "overflow" not in parse_qs(urlsplit(url.get_secret_value()).query):
+                # Apprise's own default sends a text as long as it is, and a service then refuses it whole: Discord
+                # takes 2,000 characters, and a blind monitor of eight symbols has more to say.
+                plugin.overflow_mode = apprise.OverflowMode.SPLIT
             is_sent = plugin.notify(
                 title=text.title, body=text.body, notify_type=text.notify_type, body_format=apprise.NotifyFormat.TEXT
             )

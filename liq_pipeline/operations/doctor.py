@@ -65,7 +65,7 @@ def examine(settings: Settings, endpoints: Endpoints | None, reason_not_running:
     yield from _growth(settings, status.storage)
     if status.problems:
         for sentence in status.problems:
-            yield Finding("health", "fail" if status.health == "down" else "warn", sentence, _mend_for(sentence))
+            yield Finding("health", "fail" if sentence in status.blinding else "warn", sentence, _mend_for(sentence))
     else:
         yield Finding("health", "ok", "healthy")
     yield from _sources(settings)

@@ -34,6 +34,8 @@ class Status:
 
     health: Health = "healthy"
     problems: list[str] = field(default_factory=list)
+    blinding: list[str] = field(default_factory=list)
+    """Those of the problems that make the monitor blind as a whole: with one of them the health is down."""
     mode: str | None = None
     mode_reason: str | None = None
     world: str | None = None
@@ -58,6 +60,7 @@ class Status:
         self.problems.append(sentence)
         if down:
             self.health = "down"
+            self.blinding.append(sentence)
         elif self.health == "healthy":
             self.health = "degraded"
 

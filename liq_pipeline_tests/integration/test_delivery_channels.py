@@ -17,8 +17,9 @@ from psycopg.rows import dict_row
 from pydantic import SecretStr
 
 from liq_pipeline.alerting.book import advance, show_alert
-from liq_pipeline.alerting.channels import channel_name
+from liq_pipeline.alerting.channels import channel_name, send_all
 from liq_pipeline.alerting.delivery import deliver_due, retry_delay, send_test
+from liq_pipeline.alerting.messages import Text
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.settings import Settings
 from liq_pipeline.store.connection import connect
@@ -290,6 +291,21 @@ def test_a_database_that_is_away_raises_and_sends_nothing(hook: Receiver) -> Non
     with pytest.raises(psycopg.OperationalError):
         deliver_due("postgresql://nobody:x@127.0.0.1:1/none", channels(hook))
     assert hook.messages == []
+
+
+def test_a_text_longer_than_a_service_takes_goes_in_parts_unless_its_address_says_otherwise(hook: Receiver) -> None:
+    """Mattermost takes 4,000 characters and can be run anywhere: what holds for it holds for Discord's 2,000."""
+    text = Text("CRITICAL", "\n".join(f"line {number:04d} of a long message" for number in range(400)), "failure")
+    address = f"mmost://127.0.0.1:{hook.port}/3ccdd113474722377935511fc85d3dd4"
+    [result] = send_all([SecretStr(address)], text, 2.0)
+    assert result.ok
+    assert len(hook.messages) > 1
+    assert all(len(message["text"]) <= 4_000 for message in hook.messages)
+    arrived = "".join(message["text"] for message in hook.messages)
+    assert [number for number in range(400) if f"line {number:04d}" not in arrived] == []
+    hook.messages.clear()
+    [result] = send_all([SecretStr(f"{address}?overflow=truncate")], text, 2.0)
+    assert (result.ok, len(hook.messages)) == (True, 1)
 
 
 def test_the_test_message_goes_through_every_channel(hook: Receiver, broken: Receiver) -> None:
