@@ -9,7 +9,7 @@ there is no rebalance, hence no stalled or doubled member.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, Self
@@ -176,13 +176,19 @@ class TopicReader:
 
     def bounds(self) -> dict[Partition, Bounds]:
         """Where each partition's log begins and ends now."""
-        wires = [self._wire[partition] for partition in self.partitions]
+        begin = self._offsets(self._consumer.beginning_offsets)
+        return {partition: Bounds(begin[partition], end) for partition, end in self.ends().items()}
+
+    def ends(self) -> dict[Partition, int]:
+        """Where each partition's log ends now: half the questions of bounds()."""
+        return self._offsets(self._consumer.end_offsets)
+
+    def _offsets(self, ask: Callable[..., dict[Any, int]]) -> dict[Partition, int]:
         try:
-            begin = self._consumer.beginning_offsets(wires, timeout_ms=self._timeout_ms)
-            end = self._consumer.end_offsets(wires, timeout_ms=self._timeout_ms)
+            found = ask([self._wire[partition] for partition in self.partitions], timeout_ms=self._timeout_ms)
         except KafkaError as error:
             raise KafkaAwayError(f"Kafka at {self.bootstrap_servers} does not tell its offsets: {error}") from error
-        return {p: Bounds(begin[self._wire[p]], end[self._wire[p]]) for p in self.partitions}
+        return {partition: found[self._wire[partition]] for partition in self.partitions}
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         """Read on from these offsets; what was fetched ahead is dropped."""

@@ -154,7 +154,7 @@ class Lander:
         """
         started = time.monotonic()
         result = self._ready()
-        ends = {partition: bounds.end for partition, bounds in self._open_reader.bounds().items()}
+        ends = self._open_reader.ends()
 
         def is_done() -> bool:
             return self._has_reached(ends) or time.monotonic() - started >= deadline_seconds
