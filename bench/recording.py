@@ -20,12 +20,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 from psycopg import sql
+from websockets.exceptions import ConnectionClosed
 
 from bench._installation import Installation
 from liq_pipeline.runtime.postgres import EmbeddedPostgres
@@ -63,7 +64,8 @@ def outside_world(stop: threading.Event) -> Iterator[dict[str, str]]:
             while not stop.wait(PUSH_SECONDS):
                 for stream, frames in streams.values():
                     for frame in frames:
-                        stream.send(venues.moved(frame))
+                        with suppress(ConnectionClosed):  # the collector has left
+                            stream.send(venues.moved(frame))
 
         def mine() -> None:
             blocks = 0
