@@ -3,7 +3,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= 2
+WORKERS ?= 3
 ARGS ?=
 SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -19,6 +19,7 @@ help:
 run: $(VENV)/.installed
 	@$(BIN)/liq up $(ARGS)
 
+# Three workers on two cores: a third of a test's time is waiting for servers (14 min with two, 10 with three).
 # loadgroup: tests of one server that is dear to start (see conftest.py) share it in one process.
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)

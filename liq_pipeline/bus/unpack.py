@@ -57,8 +57,8 @@ class LeanRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the librar
     def take(self, n: int | None = None) -> list[Any]:
         """Up to n messages; the next fetch begins behind the last, be it in the middle of its batch."""
         taken: list[Any] = super().take(n)
-        if taken:
-            self.next_fetch_offset = max(self.next_fetch_offset, taken[-1].offset + 1)
+        if taken and self.record_iterator is not None:  # at the end the batch says where the next one begins
+            self.next_fetch_offset = taken[-1].offset + 1
         return taken
 
     def _is_hidden(self, batch: Any) -> bool:

@@ -249,6 +249,12 @@ def test_10_a_list_of_instruments_that_fails_takes_nothing_else_with_it(
 NAMES = {"binance": "binanceusdm", "kraken_futures": "krakenfutures"}
 NOT_IN_CCXT = {"okx": {"/api/v5/public/liquidation-orders"}}
 """Endpoints that other current clients use and ccxt does not."""
+# Gate's paths carry the settlement currency in the middle, Kraken's candles the kind of price and the bar's length:
+# {settle}/contract_stats, {price_type}/{symbol}/{interval}.
+FILLED_IN = {
+    "gate": ("/usdt/", "/NATIVE/"),
+    "kraken_futures": ("/charts/v1/mark/NATIVE/5m", "/charts/v1/NATIVE/NATIVE/NATIVE"),
+}
 
 
 def endpoints(node: Any) -> Iterator[str]:
@@ -273,7 +279,6 @@ def test_every_endpoint_is_one_that_a_current_client_uses(name: str) -> None:
     requests = list(source.instruments.requests) if source.instruments is not None else []
     requests += [feed.request((instrument,), now) for feed in (*source.feeds, *source.event_feeds)]
     requests += [history.request(instrument, now - timedelta(days=1), now) for history in source.histories]
-    # Gate's paths carry the settlement currency in the middle: {settle}/contract_stats.
-    paths = {request.path.replace("/usdt/", "/NATIVE/") if name == "gate" else request.path for request in requests}
+    paths = {request.path.replace(*FILLED_IN.get(name, ("", ""))) for request in requests}
     unknown = {path for path in paths if not any(part and path.endswith(f"/{part}") for part in known)}
     assert unknown == NOT_IN_CCXT.get(name, set())

@@ -82,7 +82,7 @@ def test_every_topic_lands_with_duplicates_and_conflicts(
         result = lander.land_to_end(60)
     assert (result.rows_landed, result.duplicates, result.conflicts) == (0, rows, 2)
     assert select(timescale_url, "SELECT price_usd, origin FROM prices WHERE event_time = %s", [T0]) == [
-        (2.0, "archive")
-    ]
+        (90_000.5, "live")
+    ], "what was seen live stays"
     for topic in IN_TOPICS:
         assert count(timescale_url, topic) == rows

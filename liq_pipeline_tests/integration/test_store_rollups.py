@@ -144,7 +144,7 @@ def test_scores_roll_up_their_current_revision_and_unknown_stays_unknown(conn: p
 
 
 def test_buckets_follow_late_rows_corrections_and_reorgs(conn: psycopg.Connection[Any]) -> None:
-    land(conn, price(0, price_usd=10.0), price(120, price_usd=11.0), stablecoin_flow(0))
+    land(conn, price(0, price_usd=10.0), price(120, price_usd=11.0, origin="archive"), stablecoin_flow(0))
     rollups.refresh(conn)
     known = T0 + timedelta(hours=1)
     land(
