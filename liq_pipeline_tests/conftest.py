@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -41,6 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "timescale_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("timescale"))
+
+
+@pytest.fixture(autouse=True)
+def children_that_hear() -> None:
+    """What an earlier test in this process blocked would be blocked in every child of this one."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
 
 
 @pytest.fixture(autouse=True)

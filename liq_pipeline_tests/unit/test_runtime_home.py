@@ -204,7 +204,7 @@ def test_a_process_with_the_home_s_mark_is_found_although_nobody_noted_it(
 def test_ending_a_process_ends_it(sleeper: subprocess.Popen[bytes]) -> None:
     identity = ProcessIdentity.of(sleeper.pid)
     assert identity is not None
-    assert end(identity, wait_seconds=5)
+    assert end(identity, wait_seconds=30)
     assert not identity.is_alive
 
 
