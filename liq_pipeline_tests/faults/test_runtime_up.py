@@ -116,12 +116,12 @@ def installation() -> Iterator[Installation]:
 
 
 def test_it_says_what_it_does_then_the_address_the_mode_and_what_to_do_next(installation: Installation) -> None:
+    assert eventually(lambda: "Next, in another shell" in installation.said(), 30)
     said = installation.said()
     for expected in ("starting PostgreSQL", "starting Apache Kafka", "schema:", "topics:", "SIMULATED MARKET"):
         assert expected in said
     assert f"http://127.0.0.1:{installation.ports['dagster']}" in said
     assert "simulated: asked for" in said
-    assert "Next, in another shell" in said
 
 
 def test_every_part_runs_in_a_session_of_its_own(installation: Installation) -> None:

@@ -166,11 +166,18 @@ def test_a_home_whose_holder_was_killed_can_be_held(home: Home) -> None:
 # -- processes -----------------------------------------------------------------------------------------------------
 
 
+# Heard as by default, whatever an earlier test left this process to pass on.
+SLEEPS = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_DFL); "
+    "signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM}); print('up', flush=True); time.sleep(600)"
+)
+
+
 @pytest.fixture
 def sleeper(home: Home) -> Iterator[subprocess.Popen[bytes]]:
     """A process with the home's mark, in a session of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"],
+        [sys.executable, "-c", SLEEPS],
         env={**os.environ, SUPERVISED_HOME: str(home.path)},
         stdout=subprocess.PIPE,
         start_new_session=True,
