@@ -21,8 +21,8 @@ import psycopg
 
 from liq_pipeline.runtime.endpoints import Endpoints, resolve
 from liq_pipeline.runtime.home import Home
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import ProcessIdentity, free_port
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.settings import Settings
 
 PORTS = ("postgres", "kafka", "dagster", "code_server", "metrics")

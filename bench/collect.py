@@ -37,12 +37,12 @@ from bench._venues import COINS, SHARES, Happened, Venues
 from liq_pipeline.bus.admin import ensure_topics
 from liq_pipeline.bus.producer import RecordProducer
 from liq_pipeline.domain.records import Liquidation
-from liq_pipeline.runtime.kafka import EmbeddedKafka
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.landing import Lander
-from liq_pipeline.store.migrations import migrate
+from liq_pipeline.store.landing.lander import Lander
+from liq_pipeline.store.schema.migrations import migrate
 
 TOPIC = "liquidations"
 SETTLE_SECONDS = 8.0

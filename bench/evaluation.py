@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 
-from liq_pipeline.evaluation.bars import bars_of
-from liq_pipeline.evaluation.panel import VALUE_COLUMNS, Panel
-from liq_pipeline.evaluation.run import evaluate
+from liq_pipeline.evaluation.panels.as_bars import bars_of
+from liq_pipeline.evaluation.panels.panel import VALUE_COLUMNS, Panel
+from liq_pipeline.evaluation.report.run import evaluate
 from liq_pipeline.scoring.bars import points_on_bars
 from liq_pipeline.scoring.probability import shipped_model
 from liq_pipeline.settings import Settings

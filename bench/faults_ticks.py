@@ -28,7 +28,7 @@ import requests
 from bench._installation import Installation, installation, symbol_names, wait_until
 from liq_pipeline.launcher import protocol
 from liq_pipeline.pipeline.tick import LATE_AFTER
-from liq_pipeline.runtime import dagster_home
+from liq_pipeline.runtime.servers import dagster_home
 
 KILLED_PARTS: Final = ("daemon", "code server", "launcher", "webserver")
 TICKS_AFTER_A_KILL: Final = 3

@@ -28,12 +28,12 @@ from liq_pipeline.domain.records import FundingRate, LongShortRatio, OpenInteres
 from liq_pipeline.pipeline.tick import TickContext, run_tick
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources import registry
-from liq_pipeline.sources.catchup import catch_up
-from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.access.limits import Limit
+from liq_pipeline.sources.history.catchup import catch_up
 from liq_pipeline.sources.live.instruments import Instrument
 from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.migrations import migrate
+from liq_pipeline.store.schema.migrations import migrate
 from liq_pipeline_tests import past_support as market
 from liq_pipeline_tests.live_support import Reply, venue_server
 

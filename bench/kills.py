@@ -30,12 +30,12 @@ from liq_pipeline.bus.admin import ensure_topics
 from liq_pipeline.bus.producer import RecordProducer
 from liq_pipeline.bus.topics import IN_TOPICS
 from liq_pipeline.errors import LiqError
-from liq_pipeline.runtime.kafka import EmbeddedKafka
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.landing import Lander
-from liq_pipeline.store.migrations import migrate
+from liq_pipeline.store.landing.lander import Lander
+from liq_pipeline.store.schema.migrations import migrate
 from liq_pipeline_tests.landing_support import SAMPLES, T0
 from liq_pipeline_tests.timescale_packages import timescale_server
 
@@ -121,7 +121,7 @@ class Trial:
         migrate(self.url)
         ensure_topics(self.kafka.bootstrap_servers)
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["liq_pipeline.store.landing"])
+        self._context.set_forkserver_preload(["liq_pipeline.store.landing.lander"])
         self.landing: ForkServerProcess | None = None
 
     def keep_landing(self) -> None:

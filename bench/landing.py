@@ -44,13 +44,13 @@ from liq_pipeline.bus.producer import RecordProducer
 from liq_pipeline.bus.reader import TopicReader
 from liq_pipeline.bus.topics import key_of, wire_name
 from liq_pipeline.domain.records import FundingRate, OpenInterest, Price, Record
-from liq_pipeline.runtime.kafka import EmbeddedKafka
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.landing import MAX_RECORDS, Lander
-from liq_pipeline.store.landing_tables import TABLES, LandingTable, Row
-from liq_pipeline.store.migrations import migrate
+from liq_pipeline.store.landing.lander import MAX_RECORDS, Lander
+from liq_pipeline.store.landing.tables import TABLES, LandingTable, Row
+from liq_pipeline.store.schema.migrations import migrate
 
 PREFIX = "bench."
 MEASURED = {"track_commit_timestamp": "on"}

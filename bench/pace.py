@@ -24,13 +24,13 @@ from pathlib import Path
 
 from bench.collect import quantile
 from liq_pipeline.bus.admin import ensure_topics
-from liq_pipeline.runtime.kafka import EmbeddedKafka
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.settings import Settings, SourceSettings
-from liq_pipeline.sources.polling import poll_due
+from liq_pipeline.sources.polling.round import poll_due
 from liq_pipeline.sources.registry import SOURCES
-from liq_pipeline.store.migrations import migrate
+from liq_pipeline.store.schema.migrations import migrate
 from liq_pipeline_tests.pace_support import COINS, POLLED, SlowVenues
 
 MINUTE = 60.0

@@ -39,12 +39,13 @@ from bench._grafana import expand, interval_seconds, queries
 from liq_pipeline.domain.worlds import Expectation, Manifest, World
 from liq_pipeline.operations import status as status_module
 from liq_pipeline.runtime.endpoints import Endpoints
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import rollups, worlds
+from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.migrations import migrate
+from liq_pipeline.store.rollups import upkeep
+from liq_pipeline.store.schema.migrations import migrate
 
 REPEATS = 15
 LIMIT_MS = 100.0
@@ -216,7 +217,7 @@ def load(url: str, end: datetime, days: int, symbols: Sequence[str]) -> dict[str
             conn.execute(statement.encode(), bounds)
     started = time.monotonic()
     with connect(url) as conn:
-        rollups.refresh(conn)
+        upkeep.refresh(conn)
     seconds["roll-ups"] = time.monotonic() - started
     started = time.monotonic()
     with connect(url) as conn:

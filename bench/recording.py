@@ -29,7 +29,7 @@ from psycopg import sql
 from websockets.exceptions import ConnectionClosed
 
 from bench._installation import Installation
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.sources.registry import SOURCES
 from liq_pipeline_tests.chain_support import FakeChain
 from liq_pipeline_tests.live_support import StreamServer, frames_of, venue_server

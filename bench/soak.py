@@ -29,10 +29,10 @@ import psycopg
 from dagster import DagsterInstance
 
 from bench._installation import Installation, installation, symbol_names, wait_until
-from liq_pipeline.defs.pruning import prune_runs
+from liq_pipeline.defs.upkeep.pruning import prune_runs
 from liq_pipeline.pipeline.tick import LATE_AFTER
-from liq_pipeline.runtime import dagster_home
 from liq_pipeline.runtime.processes import ProcessIdentity
+from liq_pipeline.runtime.servers import dagster_home
 
 SAMPLE_SECONDS = 15.0
 SETTLED_MINUTES = 10.0

@@ -26,14 +26,15 @@ import yaml
 
 from liq_pipeline.bus.admin import ensure_topics
 from liq_pipeline.defs.sensors import DECIDED_TAG
-from liq_pipeline.runtime import dagster_home, dagster_storage, parts
+from liq_pipeline.runtime import parts
 from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.runtime.home import Home
-from liq_pipeline.runtime.kafka import EmbeddedKafka
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.runtime.servers import dagster_home, dagster_storage
+from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.supervisor import KAFKA_RANK, POSTGRES_RANK, Part, Supervisor
-from liq_pipeline.store.migrations import migrate
+from liq_pipeline.store.schema.migrations import migrate
 
 JOB = "live_tick"
 WARM_UP_TICKS = 3

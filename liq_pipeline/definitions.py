@@ -11,17 +11,18 @@ from typing import Any
 
 from dagster import Definitions, in_process_executor
 
-from liq_pipeline.defs import evaluation, lineage
-from liq_pipeline.defs.alerts import alert_delivery
-from liq_pipeline.defs.checks import checks_job, thorough_checks
-from liq_pipeline.defs.healing import gap_healing
-from liq_pipeline.defs.history import load_history, score_history
-from liq_pipeline.defs.ingest import live_ingest
-from liq_pipeline.defs.live import live_tick, tick_job
-from liq_pipeline.defs.maintenance import live_maintenance
+from liq_pipeline.defs import lineage
+from liq_pipeline.defs.heavy import evaluation
+from liq_pipeline.defs.heavy.healing import gap_healing
+from liq_pipeline.defs.heavy.history import load_history, score_history
+from liq_pipeline.defs.live.alerts import alert_delivery
+from liq_pipeline.defs.live.ingest import live_ingest
+from liq_pipeline.defs.live.tick import live_tick, tick_job
 from liq_pipeline.defs.resources import services_in_force
 from liq_pipeline.defs.schedules import SCHEDULES
 from liq_pipeline.defs.sensors import SENSORS
+from liq_pipeline.defs.upkeep.checks import checks_job, thorough_checks
+from liq_pipeline.defs.upkeep.maintenance import live_maintenance
 
 
 def build_definitions(*, resources: Mapping[str, Any] | None = None) -> Definitions:

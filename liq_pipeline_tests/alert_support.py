@@ -12,9 +12,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from liq_pipeline.alerting.machine import step
-from liq_pipeline.alerting.policy import AlertPolicy
-from liq_pipeline.alerting.state import Book, Change, Message
+from liq_pipeline.alerting.deciding.machine import step
+from liq_pipeline.alerting.deciding.policy import AlertPolicy
+from liq_pipeline.alerting.deciding.state import Book, Change, Message
 from liq_pipeline.domain.worlds import Expectation, Manifest, World
 from liq_pipeline.scoring.results import PointResult, PressureResult, RiskResult, Side, SignalResult
 from liq_pipeline.scoring.severity import FLOW_SIDE_BLIND, severity_of

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from liq_pipeline.sources.live.ethereum import TRANSFER_TOPIC
+from liq_pipeline.sources.chain.ethereum import TRANSFER_TOPIC
 
 START = datetime(2024, 6, 1, 8, tzinfo=UTC)
 

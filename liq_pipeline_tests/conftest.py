@@ -22,11 +22,11 @@ from sqlalchemy.engine import make_url
 
 from liq_pipeline.bus.admin import ensure_topics
 from liq_pipeline.bus.topics import IN_TOPICS, OUT_TOPICS, wire_name
-from liq_pipeline.runtime.kafka import EmbeddedKafka
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.settings import Settings, get_settings
-from liq_pipeline.store.migrations import migrate
+from liq_pipeline.store.schema.migrations import migrate
 from liq_pipeline_tests import timescale_packages
 
 REPOSITORY = Path(__file__).resolve().parents[1]

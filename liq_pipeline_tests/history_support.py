@@ -9,7 +9,7 @@ import numpy as np
 import psycopg
 
 from liq_pipeline.domain.worlds import World
-from liq_pipeline.evaluation.panel import VALUE_COLUMNS, Panel
+from liq_pipeline.evaluation.panels.panel import VALUE_COLUMNS, Panel
 from liq_pipeline_tests.scoring_support import CLUSTER_ID, make_world
 
 VENUE = "alpha"

@@ -18,7 +18,7 @@ from dagster import (
     op,
 )
 
-from liq_pipeline.defs.handover import start_run
+from liq_pipeline.defs.live.handover import start_run
 
 
 @asset

@@ -20,7 +20,7 @@ from dagster._core.definitions.reconstruct import ReconstructableJob, Reconstruc
 from dagster._core.instance.ref import InstanceRef
 
 from liq_pipeline.launcher import protocol
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 JOBS_MODULE = "liq_pipeline_tests.launcher_jobs"

@@ -24,7 +24,7 @@ from psycopg.rows import dict_row
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from liq_pipeline.store.landing import Lander
+from liq_pipeline.store.landing.lander import Lander
 
 FRAMES = Path(__file__).parent / "frames"
 

@@ -12,7 +12,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from liq_pipeline.sources.live.ethereum import TOKENS
+from liq_pipeline.sources.chain.ethereum import TOKENS
 from liq_pipeline_tests.chain_support import FakeChain
 from liq_pipeline_tests.live_support import Fault, Reply, VenueServer
 

@@ -17,7 +17,7 @@ import psycopg
 from liq_pipeline.bus.topics import IN_TOPICS
 from liq_pipeline.sources.simulated.market import MODEL_VERSION, Script
 from liq_pipeline.sources.simulated.world import Simulation
-from liq_pipeline.store.landing import Lander
+from liq_pipeline.store.landing.lander import Lander
 
 EPOCH = datetime(2026, 3, 2, 12, 5, tzinfo=UTC)
 

@@ -20,9 +20,9 @@ from typing import Final
 
 from filelock import FileLock
 
-from liq_pipeline.runtime.kafka_jars import cache_directory
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.runtime.servers.kafka_jars import cache_directory
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 
 SUITE: Final = "trixie"
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")

@@ -1,6 +1,6 @@
 -- Observations as they arrived, and the bookkeeping that lands each of them exactly once.
 -- Belongs here: what Kafka brought, what did not fit, and where landing stands.
--- Does not: anything computed from it (0002), alerts (0003), evaluation (0004), hypertables (store/editions.py).
+-- Does not: anything computed from it (0002), alerts (0003), evaluation (0004), hypertables (store/schema/editions.py).
 --
 -- Provenance on every observation: world, origin, event_time (when it was true, by the venue), received_at (when a
 -- system of ours got it), known_at (when a live collector could have had it; the only time a score filters on),
@@ -124,7 +124,7 @@ CREATE TABLE heartbeats (
 );
 COMMENT ON TABLE heartbeats IS 'A feed of events (liquidations, flows) had been read completely up to event_time: this is how an empty hour is told from a silent source.';
 
--- Archive rows that landed lately, found at once: they warm the look-back (store/lookback.py). Empty for live rows.
+-- Archive rows that landed lately, found at once: they warm the look-back (store/lookback/market_lookback.py). Empty for live rows.
 CREATE INDEX prices_archive ON prices (world, landed_at) WHERE origin = 'archive';
 CREATE INDEX funding_rates_archive ON funding_rates (world, landed_at) WHERE origin = 'archive';
 CREATE INDEX open_interest_archive ON open_interest (world, landed_at) WHERE origin = 'archive';

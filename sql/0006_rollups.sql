@@ -1,6 +1,6 @@
 -- Roll-ups: one row per series and bucket of 1 minute, 5 minutes and 1 hour, for charts over days and years.
 -- Belongs here: their tables, their views, and what finds the rows that changed. Does not: filling them
--- (store/rollups.py), or anything a score reads: scores stand on the rows themselves.
+-- (store/rollups/upkeep.py), or anything a score reads: scores stand on the rows themselves.
 --
 -- The views <table>_1m, <table>_5m and <table>_1h are the contract. bucket is the bucket's first instant (UTC); _last is
 -- the value of the newest event_time in it. A bucket without rows has no row: nothing is filled in.

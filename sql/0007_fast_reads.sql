@@ -2,7 +2,7 @@
 -- Belongs here: tables, columns and indexes that only readers need. Does not: what a score reads.
 --
 -- A roll-up is stored up to `live_from` of its world and computed from the rows from there on, so a chart has its newest
--- hour and yet reads years from few rows. The views that join the two are made by `liq migrate` (store/rollups.py).
+-- hour and yet reads years from few rows. The views that join the two are made by `liq migrate` (store/rollups/upkeep.py).
 
 CREATE TABLE rollup_frontiers (
     source_table text NOT NULL, world text NOT NULL,

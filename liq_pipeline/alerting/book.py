@@ -1,7 +1,7 @@
 """The alert book: the machine's state in the database, and reading it.
 
-Belongs here: the tables alerts, alert_changes and alert_pending. Does not: deciding (machine.py), sending
-(delivery.py).
+Belongs here: the tables alerts, alert_changes and alert_pending. Does not: deciding (alerting/deciding/machine.py),
+sending (alerting/sending/delivery.py).
 
 `advance` works inside the tick's transaction: what was decided and what is to be sent commit together or not at all.
 """
@@ -18,9 +18,10 @@ from typing import Any, Final
 import psycopg
 from psycopg.rows import dict_row
 
-from liq_pipeline.alerting.machine import step
-from liq_pipeline.alerting.messages import Text, render
-from liq_pipeline.alerting.outbox import (
+from liq_pipeline.alerting.deciding.machine import step
+from liq_pipeline.alerting.deciding.policy import LEVEL_NAMES, LEVEL_OF_NAME, AlertPolicy
+from liq_pipeline.alerting.deciding.state import Alert, Book, Change, Cooling, CoolingKey, Message, Step
+from liq_pipeline.alerting.sending.outbox import (
     SCHEMA_VERSION,
     enqueue_alert,
     enqueue_message,
@@ -28,9 +29,8 @@ from liq_pipeline.alerting.outbox import (
     row_id,
     to_jsonb,
 )
-from liq_pipeline.alerting.policy import LEVEL_NAMES, LEVEL_OF_NAME, AlertPolicy
-from liq_pipeline.alerting.receipt import group_receipt, symbol_receipt
-from liq_pipeline.alerting.state import Alert, Book, Change, Cooling, CoolingKey, Message, Step
+from liq_pipeline.alerting.telling.messages import Text, render
+from liq_pipeline.alerting.telling.receipt import group_receipt, symbol_receipt
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.errors import LiqError
 from liq_pipeline.scoring.results import PointResult

@@ -1,6 +1,6 @@
 """How much disk Kafka's log takes.
 
-Belongs here: asking the brokers. Does not: keeping or judging the figure (store/sizes.py, operations/growth.py).
+Belongs here: asking the brokers. Does not: keeping or judging the figure (store/schema/sizes.py, operations/growth.py).
 """
 
 from __future__ import annotations

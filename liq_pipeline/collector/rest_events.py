@@ -18,8 +18,8 @@ from liq_pipeline.collector.buffer import EventBuffer
 from liq_pipeline.collector.coverage import Coverage
 from liq_pipeline.domain.records import Liquidation
 from liq_pipeline.settings import Settings
-from liq_pipeline.sources.http import HttpClient, RefusedError, SourceError, ThrottledError, UnknownSymbolError
-from liq_pipeline.sources.limits import BudgetError, Budgets
+from liq_pipeline.sources.access.http import HttpClient, RefusedError, SourceError, ThrottledError, UnknownSymbolError
+from liq_pipeline.sources.access.limits import BudgetError, Budgets
 from liq_pipeline.sources.live.base import Feed, Reading, Source
 from liq_pipeline.sources.live.instruments import Instrument
 from liq_pipeline.sources.live.values import UNREADABLE

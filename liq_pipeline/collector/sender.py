@@ -26,8 +26,8 @@ from liq_pipeline.collector.buffer import EventBuffer
 from liq_pipeline.collector.coverage import Coverage
 from liq_pipeline.domain.records import Heartbeat, Liquidation
 from liq_pipeline.domain.worlds import REAL
-from liq_pipeline.sources.status import SourceStatus, write
-from liq_pipeline.store import gaps
+from liq_pipeline.sources.access.source_status import SourceStatus, write
+from liq_pipeline.store.completeness import gaps
 from liq_pipeline.store.connection import connect
 
 log = logging.getLogger(__name__)

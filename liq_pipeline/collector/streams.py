@@ -20,7 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 from liq_pipeline.collector.buffer import EventBuffer
 from liq_pipeline.collector.coverage import Coverage
 from liq_pipeline.domain.records import Liquidation
-from liq_pipeline.sources.http import REFUSED_STATUS, retry_after_seconds
+from liq_pipeline.sources.access.http import REFUSED_STATUS, retry_after_seconds
 from liq_pipeline.sources.live.base import Reading, Source, Stream
 from liq_pipeline.sources.live.instruments import Instrument
 from liq_pipeline.sources.live.values import UNREADABLE

@@ -100,7 +100,7 @@ def acknowledge(alert_id: str, by: Annotated[str | None, typer.Option(help="Who 
 @app.command("test")
 def test() -> None:
     """Send a test message through every configured channel."""
-    from liq_pipeline.alerting.delivery import send_test
+    from liq_pipeline.alerting.sending.delivery import send_test
 
     results = send_test(settings_in_force())
     if not results:

@@ -1,6 +1,6 @@
 """`liq dead-letters`: messages that did not fit.
 
-Belongs here: arguments and printing. Does not: reading or sending them (store/dead_letters.py).
+Belongs here: arguments and printing. Does not: reading or sending them (store/landing/dead_letters.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def list_(
     import dataclasses
 
     from liq_pipeline.store.connection import connect
-    from liq_pipeline.store.dead_letters import list_letters
+    from liq_pipeline.store.landing.dead_letters import list_letters
 
     with connect(
         endpoints_in_force(settings_in_force()).database_url, application_name="liq dead-letters"
@@ -53,7 +53,7 @@ def send_again(
     """Send them into their topics again, after the cause was mended."""
     from liq_pipeline.bus.producer import RecordProducer
     from liq_pipeline.store.connection import connect
-    from liq_pipeline.store.dead_letters import resubmit
+    from liq_pipeline.store.landing.dead_letters import resubmit
 
     settings = settings_in_force()
     endpoints = endpoints_in_force(settings)

@@ -51,21 +51,21 @@ def evaluate(
         folder_to_write(out_dir)
     report: dict[str, Any]
     if panel is not None or simulated is not None or published:
-        from liq_pipeline.evaluation.run import evaluate as run_evaluation
+        from liq_pipeline.evaluation.report.run import evaluate as run_evaluation
 
         if panel is not None:
             if not panel.exists():
                 raise LiqError(f"The panel {panel} is not there.")
             report = run_evaluation(panel, first, last, out_dir, settings=settings)
         elif simulated is not None:
-            from liq_pipeline.evaluation.simulated import simulated_panel
+            from liq_pipeline.evaluation.panels.simulated import simulated_panel
 
             err.print(
                 f"SIMULATED: {simulated} days of a made-up market; no figure of it says anything about real ones."
             )
             report = run_evaluation(simulated_panel(simulated, settings), first, last, out_dir, settings=settings)
         else:
-            from liq_pipeline.evaluation.published import published_panel
+            from liq_pipeline.evaluation.panels.published import published_panel
 
             panel_file = published_panel(settings, first, last, out_dir, lambda text: err.print(text, style="dim"))
             report = run_evaluation(panel_file, first, last, out_dir, settings=settings)
@@ -78,7 +78,7 @@ def evaluate(
 
 
 def _stored(name: str, first: Any, last: Any, out_dir: Path | None) -> dict[str, Any]:
-    from liq_pipeline.evaluation.nightly import evaluate_store
+    from liq_pipeline.evaluation.report.nightly import evaluate_store
     from liq_pipeline.store import worlds
     from liq_pipeline.store.connection import connect
 

@@ -1,6 +1,6 @@
 """Commands about holes in the data: what is missing, and healing it now.
 
-Belongs here: arguments and printing. Does not: the work (pipeline/healing.py, store/gaps.py).
+Belongs here: arguments and printing. Does not: the work (pipeline/healing.py, store/completeness/gaps.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def list_gaps(
     as_json: JsonOption = False,
 ) -> None:
     """Show the holes of the world in force, newest first."""
-    from liq_pipeline.store import gaps
+    from liq_pipeline.store.completeness import gaps
     from liq_pipeline.store.connection import connect
 
     endpoints = endpoints_in_force(settings_in_force())

@@ -1,6 +1,6 @@
 """`liq model`: the probability models: shipped, champion, candidates in shadow.
 
-Belongs here: arguments and printing. Does not: training (evaluation/retrain.py), the table (pipeline/models.py).
+Belongs here: arguments and printing. Does not: training (evaluation/models/retrain.py), the table (pipeline/models.py).
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def train(
     world: Annotated[str, typer.Option(help="The world whose history is learnt from.")] = "real",
 ) -> None:
     """Fit a candidate on this installation's history, walk-forward; it stays in shadow until it is promoted."""
-    from liq_pipeline.evaluation.retrain import retrain
-    from liq_pipeline.evaluation.stored import stored_history
+    from liq_pipeline.evaluation.models.retrain import retrain
+    from liq_pipeline.evaluation.panels.stored import stored_history
     from liq_pipeline.pipeline import models
     from liq_pipeline.store import worlds
 
@@ -106,7 +106,7 @@ def train(
 @app.command()
 def gate(model_id: Annotated[str, typer.Argument(help="A candidate.")]) -> None:
     """Hold a candidate against the model in force, by the written gate; exit code 1 if it does not pass."""
-    from liq_pipeline.evaluation.gate import judge_candidate
+    from liq_pipeline.evaluation.models.promotion_gate import judge_candidate
     from liq_pipeline.pipeline import models
     from liq_pipeline.store import worlds
 

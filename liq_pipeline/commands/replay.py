@@ -116,7 +116,7 @@ def _print_comparison(story: Any) -> None:
 def _window(what: str, settings: Settings, symbol: str | None, day: str | None) -> Window:
     """What is to be played; for a day that the archive does not give, a simulated one is offered."""
     from liq_pipeline.replay import window
-    from liq_pipeline.sources.http import SourceError
+    from liq_pipeline.sources.access.http import SourceError
 
     if what == SIMULATED:
         err.print("simulating 30 days of history and a cascade", style="dim")

@@ -64,7 +64,7 @@ def play(
     once: Annotated[bool, typer.Option("--once")] = False,
 ) -> None:
     """Feed the simulated market or a recording into Kafka (a child of `liq up`)."""
-    from liq_pipeline.sources.player import play as run_player
+    from liq_pipeline.sources.playing.player import play as run_player
 
     run_player(
         settings_in_force(),
@@ -78,7 +78,7 @@ def play(
 
 def collect() -> None:
     """The always-on collector of streamed data (websockets) into Kafka."""
-    from liq_pipeline.sources.collect import collect as run_collect
+    from liq_pipeline.collector.collect import collect as run_collect
 
     run_collect(settings_in_force(), stop_event())
 
@@ -90,7 +90,7 @@ def land(
     ] = None,
 ) -> None:
     """A resident landing worker, for volumes beyond what the ticks land."""
-    from liq_pipeline.store.landing import Lander
+    from liq_pipeline.store.landing.lander import Lander
 
     settings = settings_in_force()
     endpoints = endpoints_in_force(settings)

@@ -21,8 +21,8 @@ MOST_ROWS = 1000
 
 def migrate() -> None:
     """Bring the schema up to date, and Dagster's where its database is named; does nothing when it is."""
-    from liq_pipeline.runtime.dagster_storage import VARIABLE, ensure_tables
-    from liq_pipeline.store.migrations import migrate as run_migrations
+    from liq_pipeline.runtime.servers.dagster_storage import VARIABLE, ensure_tables
+    from liq_pipeline.store.schema.migrations import migrate as run_migrations
 
     endpoints = endpoints_in_force(settings_in_force())
     applied = run_migrations(endpoints.database_owner_url or endpoints.database_url)
@@ -34,7 +34,7 @@ def migrate() -> None:
 
 def roles() -> None:
     """Give your own database a writer and a reader, with new passwords; needs a role that may create roles, once."""
-    from liq_pipeline.runtime.database_roles import make_for_own_database
+    from liq_pipeline.runtime.servers.database_roles import make_for_own_database
 
     settings = settings_in_force()
     if settings.database_url is None:

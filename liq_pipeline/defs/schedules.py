@@ -10,10 +10,10 @@ from typing import Final
 
 from dagster import DefaultScheduleStatus, ScheduleDefinition
 
-from liq_pipeline.defs import evaluation
-from liq_pipeline.defs.checks import checks_job
-from liq_pipeline.defs.healing import heal_when_open
-from liq_pipeline.defs.maintenance import live_maintenance
+from liq_pipeline.defs.heavy import evaluation
+from liq_pipeline.defs.heavy.healing import heal_when_open
+from liq_pipeline.defs.upkeep.checks import checks_job
+from liq_pipeline.defs.upkeep.maintenance import live_maintenance
 
 SCHEDULES: Final = [
     ScheduleDefinition(

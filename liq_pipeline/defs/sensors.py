@@ -1,7 +1,7 @@
 """What reacts to due work. Each sensor asks a plain function and requests at most one run.
 
-Belongs here: sensors. Does not: how due work is found (due.py). The daemon's sensor loop wakes every 5 s, so smaller
-intervals are fiction; an interval of exactly 5 s would skip every second loop when a loop comes a hair early.
+Belongs here: sensors. Does not: how due work is found (defs/live/due.py). The daemon's sensor loop wakes every 5 s, so
+smaller intervals are fiction; an interval of exactly 5 s would skip every second loop when a loop comes a hair early.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from dagster import (
 )
 from dagster._core.storage.dagster_run import RunsFilter
 
-from liq_pipeline.defs import due
-from liq_pipeline.defs.alerts import alert_delivery
-from liq_pipeline.defs.ingest import live_ingest
-from liq_pipeline.defs.live import tick_job
+from liq_pipeline.defs.live import due
+from liq_pipeline.defs.live.alerts import alert_delivery
+from liq_pipeline.defs.live.ingest import live_ingest
+from liq_pipeline.defs.live.tick import tick_job
 from liq_pipeline.defs.resources import Services
 from liq_pipeline.settings import get_settings
 

@@ -1,7 +1,8 @@
 """Thorough checks of what is stored: what a tick has no time to look at.
 
-Belongs here: questions to the database with a verdict each. Does not: mending, or when they are asked (defs/checks.py).
-Each audit reads the active world only; "now" is the world's own clock, so that a recorded day is judged as it was.
+Belongs here: questions to the database with a verdict each. Does not: mending, or when they are asked
+(defs/upkeep/checks.py). Each audit reads the active world only; "now" is the world's own clock, so that a recorded day
+is judged as it was.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from psycopg import sql
 from liq_pipeline.bus.topics import EVENT_TOPICS, IN_TOPICS, PARTITIONS
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import listings, worlds
+from liq_pipeline.store import worlds
+from liq_pipeline.store.inputs import listings
 
 LOOKBACK: Final = timedelta(hours=1)
 """Checks run several times an hour: each looks at the last hour, so nothing slips between two of them."""

@@ -21,8 +21,8 @@ from liq_pipeline.operations import growth
 from liq_pipeline.operations.misspelt import misspelt, unusable_channels
 from liq_pipeline.operations.status import collect_status
 from liq_pipeline.runtime.endpoints import Endpoints
-from liq_pipeline.runtime.java import find_java
 from liq_pipeline.runtime.processes import port_is_free
+from liq_pipeline.runtime.servers.java import find_java
 from liq_pipeline.settings import Settings
 from liq_pipeline.store.connection import connect
 
@@ -233,7 +233,7 @@ def _database(endpoints: Endpoints) -> Iterator[Finding]:
 
 
 def _sources(settings: Settings) -> Iterator[Finding]:
-    from liq_pipeline.sources.probe import probe_sources
+    from liq_pipeline.sources.access.probe import probe_sources
 
     result = probe_sources(settings)
     for name in (*result.prices_ok, *result.derivatives_ok):

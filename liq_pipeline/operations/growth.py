@@ -1,7 +1,7 @@
 """How fast each part grows, and for how many days the disk lasts at that.
 
 Belongs here: putting measured growth beside free room, and the sentences about it. Does not: measuring
-(store/sizes.py, bus/size.py, the maintenance job).
+(store/schema/sizes.py, bus/size.py, the maintenance job).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import sizes
+from liq_pipeline.store.schema import sizes
 
 FEW_DAYS: Final = 14
 LITTLE_ROOM_BYTES: Final = 1024**3

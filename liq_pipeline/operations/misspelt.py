@@ -10,7 +10,7 @@ import difflib
 import os
 from collections.abc import Iterable
 
-from liq_pipeline.alerting.channels import channel_name, is_address
+from liq_pipeline.alerting.sending.channels import channel_name, is_address
 from liq_pipeline.settings import Settings, variables
 
 _OURS = frozenset({"LIQ_SUPERVISED_HOME", "LIQ_DAGSTER_PG_URL", "LIQ_ZYGOTE_SOCKET", "LIQ_SHARED_DATA"})

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import psycopg
 
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.editions import HYPERTABLES
-from liq_pipeline.store.migrations import SQL_DIRECTORY, load, migrate
+from liq_pipeline.store.schema.editions import HYPERTABLES
+from liq_pipeline.store.schema.migrations import SQL_DIRECTORY, load, migrate
 
 PAGES: Final = SQL_DIRECTORY.parent / "docs" / "schema"
 INDEX: Final = "README.md"

@@ -1,7 +1,7 @@
 """Historical data through the same topics and tables as everything else, piece by piece, behind the live records.
 
 Belongs here: fetching ahead, sending, landing, the ledger, holding back. Does not: sources (sources/archives/), how a
-row is written (store/landing.py), scores (rescore.py).
+row is written (store/landing/lander.py), scores (rescore.py).
 
 Pieces are fetched a few ahead and leave out what is stored already. A batch of them is published and flushed, the end
 offsets are noted, and the same Lander that ticks use lands past them; only then the ledger says that they are loaded.
@@ -35,14 +35,16 @@ from liq_pipeline.errors import LiqError
 from liq_pipeline.pipeline.politeness import Politeness
 from liq_pipeline.pipeline.tick import LANDING_CONSUMER
 from liq_pipeline.settings import Settings
+from liq_pipeline.sources.access.http import BadAnswerError, SourceError
+from liq_pipeline.sources.access.limits import BudgetError
 from liq_pipeline.sources.archives.files import WrongChecksumError
 from liq_pipeline.sources.archives.pieces import Absent, Content, HistorySource, Piece
-from liq_pipeline.sources.http import BadAnswerError, SourceError
-from liq_pipeline.sources.limits import BudgetError
 from liq_pipeline.sources.registry import real_world
-from liq_pipeline.store import archive_files, community, gaps, worlds
+from liq_pipeline.store import worlds
+from liq_pipeline.store.completeness import archive_files, gaps
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.landing import Lander
+from liq_pipeline.store.landing.lander import Lander
+from liq_pipeline.store.schema import community
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
 """Healing: find the holes, load what venues still serve, and score again what the holes had touched.
 
-Belongs here: the order of a healing and what becomes of each gap. Does not: finding holes (store/gap_search.py), the
-ledger (store/gaps.py), pages of history (sources/history_pages.py), formulas, when it runs (defs/healing.py).
+Belongs here: the order of a healing and what becomes of each gap. Does not: finding holes
+(store/completeness/gap_search.py), the ledger (store/completeness/gaps.py), pages of history
+(sources/history/pages.py), formulas, when it runs (defs/heavy/healing.py).
 
 Each step stands in the tables when it is done, so a healing that dies anywhere is taken up by the next one:
 1. search the series since the last search; what is missing becomes an open gap, with its cause;
@@ -32,16 +33,17 @@ from liq_pipeline.pipeline.tick import LANDING_CONSUMER
 from liq_pipeline.scoring.model import ProbabilityModel
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources import registry
-from liq_pipeline.sources.history_pages import HistoryReader, Publisher, floor_to_step
-from liq_pipeline.sources.http import SourceError
-from liq_pipeline.sources.limits import BudgetError
+from liq_pipeline.sources.access.http import SourceError
+from liq_pipeline.sources.access.limits import BudgetError
+from liq_pipeline.sources.history.pages import HistoryReader, Publisher, floor_to_step
 from liq_pipeline.sources.live.base import History, Source
-from liq_pipeline.store import gaps, worlds
+from liq_pipeline.store import worlds
+from liq_pipeline.store.completeness import gaps
+from liq_pipeline.store.completeness.gap_search import Hole, Series, earliest_late_row, find_holes
+from liq_pipeline.store.completeness.gaps import Gap, StoredGap
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.gap_search import Hole, Series, earliest_late_row, find_holes
-from liq_pipeline.store.gaps import Gap, StoredGap
-from liq_pipeline.store.landing import Lander
-from liq_pipeline.store.scope import scope_of
+from liq_pipeline.store.inputs.expected_sources import scope_of
+from liq_pipeline.store.landing.lander import Lander
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The probability models in the database: which one is in force, and how one takes the place of another.
 
 Belongs here: the tables models and model_changes. Does not: what a model computes (scoring/probability.py), how one is
-trained (evaluation/retrain.py), or whether a candidate is good enough (evaluation/gate.py).
+trained (evaluation/models/retrain.py), or whether a candidate is good enough (evaluation/models/promotion_gate.py).
 
 The tick reads the model in force in its own snapshot: a promotion counts from the next tick on, and every signal names
 the model that spoke. `shipped` stays in the table for ever; it speaks whenever there is no champion.

@@ -23,10 +23,10 @@ from liq_pipeline.scoring.references import DAY_SECONDS, References, needed_obse
 from liq_pipeline.scoring.results import PointResult, PressureResult
 from liq_pipeline.scoring.risk import risk_arrays
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import flow_lookback, lookback, warning_references
-from liq_pipeline.store.expected import not_listed_at
-from liq_pipeline.store.inputs import Cut, current_values, flow_sources_fresh, flow_sums
-from liq_pipeline.store.scope import Scope
+from liq_pipeline.store.inputs.as_known import Cut, current_values, flow_sources_fresh, flow_sums
+from liq_pipeline.store.inputs.expected_coins import not_listed_at
+from liq_pipeline.store.inputs.expected_sources import Scope
+from liq_pipeline.store.lookback import flow_lookback, market_lookback, warning_references
 
 Connection = psycopg.Connection[Any]
 
@@ -60,9 +60,9 @@ class KeptLookback:
         first = int(times_seconds[0]) // STEP_SECONDS * STEP_SECONDS - hours * 3600
         last = int(times_seconds[-1]) // STEP_SECONDS * STEP_SECONDS
         built_by = int(times_seconds[-1])
-        bars = lookback.market_bars(self.conn, self.scope, first, last, built_by)
+        bars = market_lookback.market_bars(self.conn, self.scope, first, last, built_by)
         days = np.unique(times_seconds // DAY_SECONDS)
-        return bars, lookback.market_references(self.conn, self.scope, days, built_by, self.settings.risk)
+        return bars, market_lookback.market_references(self.conn, self.scope, days, built_by, self.settings.risk)
 
     def flows(self, days: Integers, last_seconds: int) -> list[tuple[int, Floats]]:
         """From feature_references."""

@@ -35,11 +35,12 @@ from liq_pipeline.scoring.references import DAY_SECONDS, References
 from liq_pipeline.scoring.results import PointResult, PressureResult
 from liq_pipeline.scoring.version import score_version
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import flow_lookback, lookback, scores, worlds
+from liq_pipeline.store import scores, worlds
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.inputs import Cut
-from liq_pipeline.store.lookback import seconds_of
-from liq_pipeline.store.scope import Scope, history_scope, scope_of
+from liq_pipeline.store.inputs.as_known import Cut
+from liq_pipeline.store.inputs.expected_sources import Scope, history_scope, scope_of
+from liq_pipeline.store.lookback import flow_lookback, market_lookback
+from liq_pipeline.store.lookback.market_lookback import seconds_of
 
 HOUR: Final = timedelta(hours=1)
 HISTORY_SPAN: Final = timedelta(days=10)
@@ -331,7 +332,7 @@ class _HistoryLookback:
         same = before is not None and (before._scope.symbols, before._scope.venues) == (scope.symbols, scope.venues)
         earlier = before._bars if before is not None and same else None
         self._bars: BarArrays
-        self._bars, self._references = lookback.bars_in_memory(
+        self._bars, self._references = market_lookback.bars_in_memory(
             conn, scope, span, settings.risk, before=earlier, least_hours=least_hours
         )
         self._flows: dict[int, tuple[int, Floats]] = {}

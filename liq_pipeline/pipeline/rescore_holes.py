@@ -37,12 +37,13 @@ from liq_pipeline.scoring.references import DAY_SECONDS, References, build_refer
 from liq_pipeline.scoring.results import PointResult
 from liq_pipeline.scoring.version import score_version
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import lookback, scores
-from liq_pipeline.store.archive_bars import fill_from_archive
+from liq_pipeline.store import scores
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.inputs import Cut
-from liq_pipeline.store.lookback import seconds_of
-from liq_pipeline.store.scope import Scope, scope_of
+from liq_pipeline.store.inputs.as_known import Cut
+from liq_pipeline.store.inputs.expected_sources import Scope, scope_of
+from liq_pipeline.store.lookback import market_lookback
+from liq_pipeline.store.lookback.archive_bars import fill_from_archive
+from liq_pipeline.store.lookback.market_lookback import seconds_of
 
 HISTORY_POINTS: Final = 360
 _NEWEST: Final = seconds_of(datetime(9999, 1, 1, tzinfo=UTC))
@@ -195,15 +196,15 @@ class _HealedLookback:
     ) -> None:
         risk = settings.risk
         days = np.arange(first // DAY_SECONDS, last // DAY_SECONDS + 1)
-        are_kept = len(lookback.days_with_references(conn, scope.world, days)) == days.size
+        are_kept = len(market_lookback.days_with_references(conn, scope.world, days)) == days.size
         hours = max(features.LOOKBACK_HOURS, model.lookback_hours if model is not None else 0)
         if not are_kept:  # nothing ran on one of the days: its references are built now, and not kept
             hours = max(hours, 24 + risk.lookback_hours + features.LOOKBACK_HOURS)
         begin, end = first // STEP_SECONDS * STEP_SECONDS - hours * 3600, last // STEP_SECONDS * STEP_SECONDS
         self._kept = KeptLookback(conn, scope, settings)
-        self._bars, _ = fill_from_archive(conn, scope, lookback.market_bars(conn, scope, begin, end, _NEWEST))
+        self._bars, _ = fill_from_archive(conn, scope, market_lookback.market_bars(conn, scope, begin, end, _NEWEST))
         if are_kept:
-            self._references = lookback.market_references(conn, scope, days, _NEWEST, risk)
+            self._references = market_lookback.market_references(conn, scope, days, _NEWEST, risk)
         else:
             self._references = build_references(
                 self._bars,

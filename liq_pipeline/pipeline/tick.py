@@ -1,7 +1,7 @@
 """The tick: land what is in Kafka, score the grid points that are due, decide alerts, all points in order.
 
 Belongs here: what a tick does, in which order, in which transaction. Does not: when it runs (defs/), landing
-(store/landing.py), formulas (scoring/), the alert machine (alerting/).
+(store/landing/lander.py), formulas (scoring/), the alert machine (alerting/).
 
 One transaction, REPEATABLE READ, scores at most 60 points: it reads the cut and the inputs from one snapshot, adds
 missing bars and references, writes pressures, then risks and signals, alert changes, the outbox and the tick rows. It
@@ -22,7 +22,8 @@ import numpy as np
 import psycopg
 from psycopg import IsolationLevel
 
-from liq_pipeline.alerting import book, outbox
+from liq_pipeline.alerting import book
+from liq_pipeline.alerting.sending import outbox
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.pipeline.points import KeptLookback, score_flows, score_market
 from liq_pipeline.scoring.assemble import PRESSURE_MAX_AGE
@@ -31,11 +32,12 @@ from liq_pipeline.scoring.model import ProbabilityModel
 from liq_pipeline.scoring.results import PointResult, PressureResult
 from liq_pipeline.scoring.version import score_version
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import flow_lookback, lookback, scores, warning_references, worlds
+from liq_pipeline.store import scores, worlds
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.landing import Lander, LandResult
-from liq_pipeline.store.lookback import seconds_of
-from liq_pipeline.store.scope import scope_of
+from liq_pipeline.store.inputs.expected_sources import scope_of
+from liq_pipeline.store.landing.lander import Lander, LandResult
+from liq_pipeline.store.lookback import flow_lookback, market_lookback, warning_references
+from liq_pipeline.store.lookback.market_lookback import seconds_of
 
 MAX_POINTS: Final = 60
 """Points of each stream per transaction: bounds its length, and is what vectorised scoring gains most from."""
@@ -268,7 +270,9 @@ def _score_in_transaction(
     changes = 0
     if market_now.size:
         with _phase(result, "lookback"):
-            built = lookback.ensure_market_lookback(conn, scope, market_now, _seconds(last_market), settings.risk)
+            built = market_lookback.ensure_market_lookback(
+                conn, scope, market_now, _seconds(last_market), settings.risk
+            )
             if model is not None:
                 again = built.references > 0  # a new day, or archives have changed the bars
                 warning_references.keep_warning_reference(conn, scope, model, market_now, again=again)

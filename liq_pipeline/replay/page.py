@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from liq_pipeline.evaluation.outcomes import Outcome
-from liq_pipeline.evaluation.report import STYLE
+from liq_pipeline.evaluation.paging.outcomes import Outcome
+from liq_pipeline.evaluation.report.html_page import STYLE
 from liq_pipeline.replay.charts import MARKS, symbol_picture
 from liq_pipeline.replay.story import Said, Story, SymbolSeries, Told
 from liq_pipeline.settings import Settings

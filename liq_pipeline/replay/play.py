@@ -19,11 +19,11 @@ from liq_pipeline.pipeline.tick import TickContext, run_tick
 from liq_pipeline.replay.servers import Servers
 from liq_pipeline.replay.window import Window
 from liq_pipeline.settings import Settings
-from liq_pipeline.sources.playable import Playable
-from liq_pipeline.sources.player import Player
+from liq_pipeline.sources.playing.playable import Playable
+from liq_pipeline.sources.playing.player import Player
 from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.landing import Lander
+from liq_pipeline.store.landing.lander import Lander
 
 LANDING_SECONDS: Final = 1800.0
 TICK_SECONDS: Final = 30.0

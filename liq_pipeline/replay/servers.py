@@ -21,11 +21,11 @@ from typing import Final
 
 from liq_pipeline.bus.admin import ensure_topics
 from liq_pipeline.runtime.files import read_json, write_json
-from liq_pipeline.runtime.kafka import EmbeddedKafka
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import ProcessIdentity, free_port
+from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.settings import Settings
-from liq_pipeline.store.migrations import migrate
+from liq_pipeline.store.schema.migrations import migrate
 
 TOPIC_PREFIX: Final = "replay."
 # Nothing of a replay must survive a power cut, so its commits need not wait for the disk.

@@ -16,11 +16,11 @@ import psycopg
 from numpy.typing import NDArray
 
 from liq_pipeline.domain.worlds import World
-from liq_pipeline.evaluation import desk
-from liq_pipeline.evaluation.labels import CascadeEvent, label_panel
-from liq_pipeline.evaluation.outcomes import Outcome, judge_alerts, stored_alerts
-from liq_pipeline.evaluation.panel import Panel
-from liq_pipeline.evaluation.stored import stored_history
+from liq_pipeline.evaluation.labels.version_1 import CascadeEvent, label_panel
+from liq_pipeline.evaluation.paging import desk
+from liq_pipeline.evaluation.paging.outcomes import Outcome, judge_alerts, stored_alerts
+from liq_pipeline.evaluation.panels.panel import Panel
+from liq_pipeline.evaluation.panels.stored import stored_history
 from liq_pipeline.scoring.probability import CascadeModel
 from liq_pipeline.settings import Settings
 

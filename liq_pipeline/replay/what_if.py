@@ -1,7 +1,7 @@
 """What if: a stored stretch scored again under other settings, in memory, its alerts decided again from a quiet book.
 
 Belongs here: changed settings, and running scores and the alert machine over stored rows. Does not: scoring
-(pipeline/rescore.py), the machine (alerting/machine.py), the page. Nothing is written to the store.
+(pipeline/rescore.py), the machine (alerting/deciding/machine.py), the page. Nothing is written to the store.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import psycopg
 from pydantic import ValidationError
 
 from liq_pipeline.alerting.book import message_records
-from liq_pipeline.alerting.machine import step
-from liq_pipeline.alerting.policy import LEVEL_NAMES, AlertPolicy
-from liq_pipeline.alerting.state import Book, Step
+from liq_pipeline.alerting.deciding.machine import step
+from liq_pipeline.alerting.deciding.policy import LEVEL_NAMES, AlertPolicy
+from liq_pipeline.alerting.deciding.state import Book, Step
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.errors import LiqError
-from liq_pipeline.evaluation import desk
-from liq_pipeline.evaluation.labels import CascadeEvent
-from liq_pipeline.evaluation.outcomes import StoredAlert, judge_alerts
-from liq_pipeline.evaluation.panel import Panel
+from liq_pipeline.evaluation.labels.version_1 import CascadeEvent
+from liq_pipeline.evaluation.paging import desk
+from liq_pipeline.evaluation.paging.outcomes import StoredAlert, judge_alerts
+from liq_pipeline.evaluation.panels.panel import Panel
 from liq_pipeline.pipeline.models import model_in_force
 from liq_pipeline.pipeline.rescore import score_in_memory
 from liq_pipeline.replay.story import COMPONENTS, SERIES, Said, SymbolSeries, Told, count_notes, said_of

@@ -21,8 +21,8 @@ from liq_pipeline.domain.records import Price
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.errors import LiqError
 from liq_pipeline.settings import Settings
-from liq_pipeline.sources.http import RejectedError
-from liq_pipeline.sources.playable import Message, Playable, Step, known_time
+from liq_pipeline.sources.access.http import RejectedError
+from liq_pipeline.sources.playing.playable import Message, Playable, Step, known_time
 from liq_pipeline.sources.recorded.formats import open_recording
 from liq_pipeline.sources.recorded.recording import Recording, Selection
 from liq_pipeline.sources.simulated.market import MODEL_VERSION, Script

@@ -1,6 +1,6 @@
 """Which world this installation shows: decided once at start-up, said with its reason, and kept.
 
-Belongs here: the rule. Does not: asking the sources (sources/probe.py does; it is handed in).
+Belongs here: the rule. Does not: asking the sources (sources/access/probe.py does; it is handed in).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from liq_pipeline.settings import Settings
 
 
 class Probe(Protocol):
-    """What asking the sources at start-up found out (sources/probe.py: ProbeResult)."""
+    """What asking the sources at start-up found out (sources/access/probe.py: ProbeResult)."""
 
     @property
     def prices_ok(self) -> Sequence[str]: ...

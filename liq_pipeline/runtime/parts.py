@@ -14,9 +14,9 @@ from typing import Final
 
 import requests
 
-from liq_pipeline.runtime import dagster_home
 from liq_pipeline.runtime.endpoints import EffectiveMode, Endpoints
 from liq_pipeline.runtime.home import SUPERVISED_HOME, Home
+from liq_pipeline.runtime.servers import dagster_home
 from liq_pipeline.runtime.service import Program
 from liq_pipeline.runtime.supervisor import DAGSTER_RANK, PLAYER_RANK, RUNS_RANK, SENSORS_RANK, Part
 

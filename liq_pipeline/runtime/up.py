@@ -24,15 +24,16 @@ import psycopg
 from rich.console import Console
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.runtime import completion, dagster_home, database_roles, parts
-from liq_pipeline.runtime.dagster_storage import ensure_tables
+from liq_pipeline.runtime import completion, parts
 from liq_pipeline.runtime.endpoints import EffectiveMode, Endpoints, publish, withdraw
 from liq_pipeline.runtime.home import Home
-from liq_pipeline.runtime.kafka import EmbeddedKafka
-from liq_pipeline.runtime.kafka_jars import ensure_jars
 from liq_pipeline.runtime.mode import Probe, decide_mode
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import port_is_free
+from liq_pipeline.runtime.servers import dagster_home, database_roles
+from liq_pipeline.runtime.servers.dagster_storage import ensure_tables
+from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
+from liq_pipeline.runtime.servers.kafka_jars import ensure_jars
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.supervisor import KAFKA_RANK, POSTGRES_RANK, Part, Supervisor, stop_orphans
 from liq_pipeline.settings import Settings, default_home
 
@@ -174,7 +175,7 @@ class _Run:
     def _bring_up_database(self, port: int) -> database_roles.DatabaseUrls:
         """Server, roles, databases, schema; how each part logs in."""
         from liq_pipeline.store.connection import check_url
-        from liq_pipeline.store.migrations import migrate
+        from liq_pipeline.store.schema.migrations import migrate
 
         given = self._settings.database_url
         if given is None:
@@ -390,7 +391,7 @@ def _simulated_words(settings: Settings) -> str:
 
 
 def _probe(settings: Settings) -> Probe:
-    from liq_pipeline.sources.probe import probe_sources
+    from liq_pipeline.sources.access.probe import probe_sources
 
     return probe_sources(settings)
 

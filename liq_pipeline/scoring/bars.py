@@ -1,7 +1,7 @@
 """From raw rows to values on a grid: what was known of one series at each of many times.
 
 Belongs here: as-of values, exact sums over trailing windows, and the array shapes that scoring stands on.
-Does not: reading rows (store/inputs.py), or anything that compares a value with its own past (features.py).
+Does not: reading rows (store/inputs/as_known.py), or anything that compares a value with its own past (features.py).
 
 Times are integers, microseconds since 1970 UTC for rows and points, seconds for the grid. Money is integer cents, so
 that a sum is exact and a slice equals a batch bit for bit. Unknown is NaN, and UNKNOWN_CENTS for cents; never zero.

@@ -1,7 +1,7 @@
 """Stablecoin pressure: user money moving into or out of exchanges, -100..100.
 
 Belongs here: which directions count, netting over the window, and the scale. Does not: what a transfer is under a label
-list (domain/wallets.py), reading flows or labels (store/inputs.py), or fetching them (sources/).
+list (domain/wallets.py), reading flows or labels (store/inputs/as_known.py), or fetching them (sources/).
 
 net = outflow - inflow over (T - window, T], in USD (the tokens are dollars), of the transfers that were known and
 canonical as known at T. Only user flow counts: moves within an exchange, between exchanges, mints and burns move no

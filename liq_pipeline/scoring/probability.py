@@ -1,7 +1,7 @@
 """The cascade probability: features of price, open interest and the hour, and a logistic model over them.
 
 Belongs here: the features (pure, vectorised), the model file and inference with numpy. Does not: fitting
-(evaluation/training.py), labels (evaluation/labels.py), or which model is in force (store).
+(evaluation/models/training.py), labels (evaluation/labels/version_1.py), or which model is in force (store).
 
 A cascade is a move past a threshold theta(t) together with a fall of open interest (CONTRACTS.md). The features ask
 what stands against that: how large the volatility is beside theta, how lively open interest is, how much was built up
@@ -52,7 +52,8 @@ LEADERS: Final = ("BTC", "ETH")
 THRESHOLD_FLOOR: Final = {1: 0.02, 4: 0.03, 24: 0.06}
 THRESHOLD_SIGMAS: Final = {1: 3.0, 4: 3.0, 24: 6.0}
 OPEN_INTEREST_FALL: Final = 0.03
-"""theta and the fall of label version 1; held equal to evaluation/labels.py by a test (scoring looks at nothing above
+"""theta and the fall of label version 1; held equal to evaluation/labels/version_1.py by a test (scoring looks at
+nothing above
 it)."""
 LARGEST_CASCADE: Final = 2.0
 """How far a past move counts, in thresholds."""

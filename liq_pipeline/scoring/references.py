@@ -1,7 +1,7 @@
 """A value against its own past: daily quantile references and the percentile of a value within them.
 
 Belongs here: order statistics of a feature over the look-back, and mid-ranks within them. Does not: which features
-there are (features.py), or where references are kept (store/inputs.py).
+there are (features.py), or where references are kept (store/inputs/as_known.py).
 
 For the UTC day D the reference of a feature is 257 equally spaced order statistics over its bars in (D - look-back, D].
 All scores of that day use it: a fixed window on a fixed grid, so that one live point and a batch over years select the

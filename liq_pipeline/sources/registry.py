@@ -1,7 +1,7 @@
 """The list of sources: one line per venue, and what follows from it for one installation.
 
 Belongs here: which sources exist, which are in force, how to reach them, and what the real world may expect of them.
-Does not: what a venue offers (live/) or polling it (polling.py).
+Does not: what a venue offers (live/) or polling it (sources/polling/round.py).
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from liq_pipeline.domain.worlds import (
 )
 from liq_pipeline.errors import LiqError
 from liq_pipeline.settings import Settings
-from liq_pipeline.sources.http import HttpClient, OnAnswer
-from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.access.http import HttpClient, OnAnswer
+from liq_pipeline.sources.access.limits import Limit
+from liq_pipeline.sources.chain import ethereum_rpc, etherscan
+from liq_pipeline.sources.chain.ethereum import ChainReader
 from liq_pipeline.sources.live import (
     binance,
     bitget,
@@ -28,8 +30,6 @@ from liq_pipeline.sources.live import (
     coingecko,
     deribit,
     dydx,
-    ethereum_rpc,
-    etherscan,
     gate,
     htx,
     hyperliquid,
@@ -37,7 +37,6 @@ from liq_pipeline.sources.live import (
     okx,
 )
 from liq_pipeline.sources.live.base import Cadence, Source
-from liq_pipeline.sources.live.ethereum import ChainReader
 
 SOURCES: dict[str, Source] = {
     source.name: source

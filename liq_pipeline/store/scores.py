@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 
 from liq_pipeline.scoring.results import PointResult, PressureResult, RiskResult
-from liq_pipeline.store.inputs import Cut
+from liq_pipeline.store.inputs.as_known import Cut
 
 Stream = Literal["market", "flows"]
 Connection = psycopg.Connection[Any]

@@ -11,12 +11,12 @@ import pytest
 
 from liq_pipeline.domain.records import FundingRate, LongShortRatio, OpenInterest, Price
 from liq_pipeline.settings import Settings, SourceSettings
+from liq_pipeline.sources.access.http import BadAnswerError, RejectedError, TransientError
 from liq_pipeline.sources.archives import binance
 from liq_pipeline.sources.archives.binance import FUNDING, METRICS, PRICES, BinanceArchive
 from liq_pipeline.sources.archives.day import open_day
 from liq_pipeline.sources.archives.files import ArchiveFiles, WrongChecksumError
 from liq_pipeline.sources.archives.pieces import Absent, Content, Piece
-from liq_pipeline.sources.http import BadAnswerError, RejectedError, TransientError
 from liq_pipeline_tests.archive_support import (
     BAR,
     funding_lines,

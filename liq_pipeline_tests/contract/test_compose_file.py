@@ -20,10 +20,10 @@ import yaml
 from pydantic_settings import BaseSettings
 
 from liq_pipeline.cli import app
-from liq_pipeline.runtime.kafka_jars import COORDINATES
-from liq_pipeline.runtime.postgres import EmbeddedPostgres, find_binaries
+from liq_pipeline.runtime.servers.kafka_jars import COORDINATES
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres, find_binaries
 from liq_pipeline.settings import Settings
-from liq_pipeline.store.migrations import migrate
+from liq_pipeline.store.schema.migrations import migrate
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()

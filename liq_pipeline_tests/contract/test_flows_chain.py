@@ -24,10 +24,10 @@ from liq_pipeline.pipeline.backfill import BackfillResult, backfill
 from liq_pipeline.pipeline.rescore import rescore
 from liq_pipeline.pipeline.tick import TickContext, run_tick
 from liq_pipeline.settings import Settings, SourceSettings
-from liq_pipeline.sources import wallet_lists
 from liq_pipeline.sources.archives.catalogue import open_source
-from liq_pipeline.sources.live.ethereum import TOKENS
-from liq_pipeline.sources.polling import poll_due
+from liq_pipeline.sources.chain import wallet_lists
+from liq_pipeline.sources.chain.ethereum import TOKENS
+from liq_pipeline.sources.polling.round import poll_due
 from liq_pipeline.sources.recorded.formats import open_recording
 from liq_pipeline.sources.registry import real_world
 from liq_pipeline.store import worlds

@@ -18,7 +18,7 @@ from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources.live import binance, bitget, bybit, deribit, gate, htx, hyperliquid, okx
 from liq_pipeline.sources.live.base import Reading, Source
 from liq_pipeline.sources.live.instruments import Instrument
-from liq_pipeline.sources.polling import poll_due
+from liq_pipeline.sources.polling.round import poll_due
 from liq_pipeline.sources.registry import SOURCES
 from liq_pipeline_tests.live_support import Reply, frames_of, venue_server
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from liq_pipeline.alerting.delivery import deliver_due
+from liq_pipeline.alerting.sending.delivery import deliver_due
 from liq_pipeline.pipeline.tick import TickContext, run_tick
 from liq_pipeline.settings import RiskSettings, Settings, SourceSettings
-from liq_pipeline.sources.catchup import catch_up
-from liq_pipeline.sources.polling import poll_due
+from liq_pipeline.sources.history.catchup import catch_up
+from liq_pipeline.sources.polling.round import poll_due
 from liq_pipeline_tests.alert_receiver import receiver
 from liq_pipeline_tests.live_support import Reply, VenueServer, land_everything, rows, venue_server
 

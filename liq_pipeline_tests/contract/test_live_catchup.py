@@ -10,7 +10,7 @@ import pytest
 
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources import registry
-from liq_pipeline.sources.catchup import BEFORE_THE_FIRST, NO_HISTORY, NOT_SERVED, catch_up
+from liq_pipeline.sources.history.catchup import BEFORE_THE_FIRST, NO_HISTORY, NOT_SERVED, catch_up
 from liq_pipeline.store.connection import connect
 from liq_pipeline_tests.live_support import Reply, land_everything, rows, venue_server
 from liq_pipeline_tests.past_support import SERVES, VENUES, HistoryServer, expected_rows, last_step

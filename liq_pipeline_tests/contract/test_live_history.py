@@ -14,8 +14,8 @@ import pytest
 from liq_pipeline.pipeline.backfill import backfill
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources.archives.catalogue import open_source
-from liq_pipeline.sources.catchup import catch_up
-from liq_pipeline.sources.history_pages import HistoryReader, floor_to_step
+from liq_pipeline.sources.history.catchup import catch_up
+from liq_pipeline.sources.history.pages import HistoryReader, floor_to_step
 from liq_pipeline.sources.live.values import milliseconds
 from liq_pipeline.sources.registry import SOURCES
 from liq_pipeline_tests.live_support import land_everything, rows, venue_server

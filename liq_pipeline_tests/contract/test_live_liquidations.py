@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from liq_pipeline.collector.collect import Collector
 from liq_pipeline.settings import Settings, SourceSettings
-from liq_pipeline.sources.collect import Collector
 from liq_pipeline.sources.live import binance, bitget, bybit, deribit, dydx, gate, htx, kraken_futures, okx
 from liq_pipeline.sources.live.base import Reading
 from liq_pipeline.sources.live.instruments import Instrument

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from liq_pipeline.settings import Settings, SourceSettings
-from liq_pipeline.sources.polling import poll_due
+from liq_pipeline.sources.polling.round import poll_due
 from liq_pipeline_tests.live_support import rows
 from liq_pipeline_tests.pace_support import COINS, POLLED, SlowVenues
 

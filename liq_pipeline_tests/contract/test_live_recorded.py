@@ -10,16 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from liq_pipeline.sources.live import (
-    binance,
-    bybit,
-    deribit,
-    dydx,
-    ethereum,
-    hyperliquid,
-    kraken_futures,
-    okx,
-)
+from liq_pipeline.sources.chain import ethereum
+from liq_pipeline.sources.live import binance, bybit, deribit, dydx, hyperliquid, kraken_futures, okx
 from liq_pipeline.sources.live.base import Reading, Source
 from liq_pipeline.sources.live.instruments import Instrument
 
@@ -188,7 +180,7 @@ def _transfer_rows(fixtures: Path) -> Iterator[dict[str, str]]:
 
 def test_recorded_etherscan_transfers_page_by_block_without_loss(fixtures: Path) -> None:
     """Real rows, some of them equal within one transaction, cut into small pages that end inside a block."""
-    from liq_pipeline.sources.live import etherscan
+    from liq_pipeline.sources.chain import etherscan
 
     recorded = sorted(_transfer_rows(fixtures), key=lambda row: int(row["blockNumber"]))
     size = etherscan.PAGE_ROWS

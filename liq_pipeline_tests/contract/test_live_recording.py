@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
+from liq_pipeline.collector.collect import Collector
 from liq_pipeline.domain.records import FundingRate, LongShortRatio, OpenInterest, Price, Record
 from liq_pipeline.settings import Settings, SourceSettings
-from liq_pipeline.sources.collect import Collector
-from liq_pipeline.sources.polling import poll_due
+from liq_pipeline.sources.polling.round import poll_due
 from liq_pipeline.sources.recorded.formats import open_recording
 from liq_pipeline.sources.registry import SOURCES
 from liq_pipeline.store.connection import connect

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from liq_pipeline.settings import Settings, SourceSettings
-from liq_pipeline.sources.polling import poll_due
+from liq_pipeline.sources.polling.round import poll_due
 from liq_pipeline_tests.live_support import land_everything, rows, venue_server
 
 EIGHT = datetime(2024, 6, 1, 8, tzinfo=UTC)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.evaluation import published
-from liq_pipeline.evaluation.panel import load_panel
+from liq_pipeline.evaluation.panels import published
+from liq_pipeline.evaluation.panels.panel import load_panel
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources.archives import binance
 from liq_pipeline_tests.archive_support import open_interest_at, price_at, serve_market, withdraw

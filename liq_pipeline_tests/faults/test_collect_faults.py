@@ -16,12 +16,12 @@ import pytest
 
 from liq_pipeline.bus.admin import ensure_topics
 from liq_pipeline.collector.buffer import EventBuffer
+from liq_pipeline.collector.collect import Collector
 from liq_pipeline.collector.coverage import Coverage, Hole
 from liq_pipeline.domain.records import Liquidation
-from liq_pipeline.runtime.kafka import EmbeddedKafka
 from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
 from liq_pipeline.settings import Settings, SourceSettings
-from liq_pipeline.sources.collect import Collector
 from liq_pipeline_tests.live_support import StreamServer, VenueServer, land_everything, rows, venue_server, wait_until
 
 MakeSettings = Callable[..., Settings]

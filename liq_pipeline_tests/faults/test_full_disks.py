@@ -21,13 +21,13 @@ import pytest
 from liq_pipeline.bus.admin import ensure_topics
 from liq_pipeline.bus.producer import PublishError, RecordProducer
 from liq_pipeline.runtime.home import Home
-from liq_pipeline.runtime.kafka import EmbeddedKafka
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.supervisor import Part, RestartPolicy, Supervisor
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.landing import Lander
-from liq_pipeline.store.migrations import migrate
+from liq_pipeline.store.landing.lander import Lander
+from liq_pipeline.store.schema.migrations import migrate
 from liq_pipeline_tests.landing_support import liquidation, select
 
 PATIENT = RestartPolicy(limit=2, window_seconds=600, first_pause_seconds=0.5, patience_seconds=1)
@@ -186,7 +186,7 @@ def test_postgresqls_full_disk_stops_landing_with_one_sentence_and_room_lets_it_
     topic_prefix: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.WARNING, logger="liq_pipeline.store.landing")
+    caplog.set_level(logging.WARNING, logger="liq_pipeline.store.landing.lander")
 
     def said(words: str) -> int:
         return sum(words in record.getMessage() for record in caplog.records if record.levelno == logging.ERROR)

@@ -24,12 +24,14 @@ from liq_pipeline.bus.codec import encode
 from liq_pipeline.bus.producer import RecordProducer
 from liq_pipeline.bus.reader import ReadError
 from liq_pipeline.bus.topics import IN_TOPICS, wire_name
-from liq_pipeline.runtime.kafka import EmbeddedKafka
 from liq_pipeline.runtime.processes import free_port
-from liq_pipeline.store import dead_letters, gaps, landing
+from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
+from liq_pipeline.store.completeness import gaps
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.landing import Lander, LandingError, LandResult
-from liq_pipeline.store.migrations import migrate
+from liq_pipeline.store.landing import dead_letters
+from liq_pipeline.store.landing import lander as landing
+from liq_pipeline.store.landing.lander import Lander, LandingError, LandResult
+from liq_pipeline.store.schema.migrations import migrate
 from liq_pipeline_tests.landing_support import (
     T0,
     RawProducer,
@@ -91,7 +93,7 @@ def assert_exactly(database_url: str, sent: set[str]) -> None:
 def kill_landing_at_random_moments(database_url: str, kafka_server: str, prefix: str, kills: int, seed: int) -> None:
     """Kill landing `kills` times under load, let a last one finish, and compare the rows with what was sent."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["liq_pipeline.store.landing"])
+    context.set_forkserver_preload(["liq_pipeline.store.landing.lander"])
     moments = random.Random(seed)
     arguments = (database_url, kafka_server, prefix)
     landed_at_kill = []

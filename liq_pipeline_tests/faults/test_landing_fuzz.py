@@ -15,8 +15,8 @@ from kafka import KafkaProducer
 from liq_pipeline.bus.codec import encode
 from liq_pipeline.bus.topics import IN_TOPICS, PARTITIONS, wire_name
 from liq_pipeline.domain.records import Watermark
-from liq_pipeline.store.landing import Lander
-from liq_pipeline.store.landing_tables import TABLES
+from liq_pipeline.store.landing.lander import Lander
+from liq_pipeline.store.landing.tables import TABLES
 from liq_pipeline_tests.landing_support import SAMPLES, T0, heartbeat, select
 
 SENT = 10_000

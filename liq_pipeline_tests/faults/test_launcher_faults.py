@@ -15,7 +15,7 @@ from dagster._core.launcher.base import WorkerStatus
 
 from liq_pipeline.launcher import protocol
 from liq_pipeline.launcher.run_launcher import worker_in_tags
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline_tests.launcher_support import REPOSITORY, Stack, running_stack, wait_for
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from liq_pipeline.settings import Settings, SourceSettings
-from liq_pipeline.sources.polling import poll_due
+from liq_pipeline.sources.polling.round import poll_due
 from liq_pipeline.sources.registry import SOURCES
 from liq_pipeline_tests.live_support import Reply, VenueServer, land_everything, rows, venue_server
 

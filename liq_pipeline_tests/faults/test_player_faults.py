@@ -18,9 +18,9 @@ import pytest
 
 from liq_pipeline.bus.admin import ensure_topics
 from liq_pipeline.domain.records import FundingRate, OpenInterest, Price, Record
-from liq_pipeline.runtime.kafka import EmbeddedKafka
 from liq_pipeline.runtime.processes import free_port
-from liq_pipeline.sources.player import Player, PlayResult
+from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
+from liq_pipeline.sources.playing.player import Player, PlayResult
 from liq_pipeline.sources.recorded.formats import open_recording
 from liq_pipeline.sources.simulated import world as simulated_world
 from liq_pipeline.sources.simulated.market import MODEL_VERSION

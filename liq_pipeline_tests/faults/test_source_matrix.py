@@ -20,8 +20,8 @@ import pytest
 
 from liq_pipeline.domain.records import Record
 from liq_pipeline.settings import Settings
-from liq_pipeline.sources import registry, wallet_lists
-from liq_pipeline.sources.http import (
+from liq_pipeline.sources import registry
+from liq_pipeline.sources.access.http import (
     BadAnswerError,
     HttpClient,
     RefusedError,
@@ -30,9 +30,9 @@ from liq_pipeline.sources.http import (
     ThrottledError,
     TransientError,
 )
-from liq_pipeline.sources.live import ethereum_rpc, etherscan
+from liq_pipeline.sources.chain import ethereum_rpc, etherscan, wallet_lists
+from liq_pipeline.sources.chain.ethereum import TOKENS, Chunk
 from liq_pipeline.sources.live.base import Parse, Reading, Source
-from liq_pipeline.sources.live.ethereum import TOKENS, Chunk
 from liq_pipeline.sources.live.instruments import Instrument, choose
 from liq_pipeline.sources.live.values import UNREADABLE
 from liq_pipeline_tests.chain_support import START, FakeChain

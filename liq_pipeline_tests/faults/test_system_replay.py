@@ -27,8 +27,8 @@ import pytest
 
 from liq_pipeline.runtime.files import read_json
 from liq_pipeline.runtime.home import Home
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import end, free_port
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline_tests.player_support import write_minute_lines
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("whole-system")]

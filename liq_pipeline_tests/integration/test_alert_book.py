@@ -16,8 +16,8 @@ from psycopg.rows import dict_row
 from pydantic import SecretStr
 
 from liq_pipeline.alerting.book import ack, advance, list_alerts, load, show_alert
-from liq_pipeline.alerting.outbox import enqueue_signals, prune_outbox
-from liq_pipeline.alerting.receipt import adds_up
+from liq_pipeline.alerting.sending.outbox import enqueue_signals, prune_outbox
+from liq_pipeline.alerting.telling.receipt import adds_up
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.errors import LiqError
 from liq_pipeline.scoring.results import PointResult

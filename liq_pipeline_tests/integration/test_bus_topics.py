@@ -17,7 +17,7 @@ from liq_pipeline.bus.producer import PublishError, RecordProducer
 from liq_pipeline.bus.reader import Partition, ReadError, TopicReader
 from liq_pipeline.bus.topics import IN_TOPICS, OUT_TOPICS, PARTITIONS, key_of, wire_name
 from liq_pipeline.domain.records import RecordError
-from liq_pipeline.store.landing import Lander
+from liq_pipeline.store.landing.lander import Lander
 from liq_pipeline_tests.landing_support import T0, heartbeat, price, stablecoin_flow
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from liq_pipeline.bus.codec import encode
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.landing import Lander
+from liq_pipeline.store.landing.lander import Lander
 from liq_pipeline_tests.landing_support import RawProducer, liquidation, raw, select
 
 

@@ -12,15 +12,15 @@ import pytest
 from dagster import AssetCheckKey, AssetKey, DagsterInstance, DagsterRunStatus
 from sqlalchemy.engine import make_url
 
-from liq_pipeline.defs.maintenance import live_maintenance
-from liq_pipeline.defs.pruning import prune_runs
 from liq_pipeline.defs.resources import Services
+from liq_pipeline.defs.upkeep.maintenance import live_maintenance
+from liq_pipeline.defs.upkeep.pruning import prune_runs
 from liq_pipeline.launcher.coordinator import LANE_TAG, LIVE_LANE
 from liq_pipeline.runtime.endpoints import Endpoints
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import roles
 from liq_pipeline.store.connection import connect
+from liq_pipeline.store.schema import roles
 from liq_pipeline_tests.landing_support import select
 from liq_pipeline_tests.launcher_jobs import defs
 from liq_pipeline_tests.launcher_support import JOBS_MODULE, REPOSITORY, Stack

@@ -17,9 +17,9 @@ from psycopg.rows import dict_row
 from pydantic import SecretStr
 
 from liq_pipeline.alerting.book import advance, show_alert
-from liq_pipeline.alerting.channels import channel_name, send_all
-from liq_pipeline.alerting.delivery import deliver_due, retry_delay, send_test
-from liq_pipeline.alerting.messages import Text
+from liq_pipeline.alerting.sending.channels import channel_name, send_all
+from liq_pipeline.alerting.sending.delivery import deliver_due, retry_delay, send_test
+from liq_pipeline.alerting.telling.messages import Text
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.settings import Settings
 from liq_pipeline.store.connection import connect

@@ -16,8 +16,8 @@ from kafka import KafkaConsumer, TopicPartition
 from pydantic import SecretStr
 
 from liq_pipeline.alerting.book import advance
-from liq_pipeline.alerting.delivery import deliver_due
-from liq_pipeline.alerting.outbox import enqueue_signals
+from liq_pipeline.alerting.sending.delivery import deliver_due
+from liq_pipeline.alerting.sending.outbox import enqueue_signals
 from liq_pipeline.bus.topics import PARTITIONS, wire_name
 from liq_pipeline.runtime.processes import free_port
 from liq_pipeline.settings import Settings

@@ -17,16 +17,16 @@ import pytest
 from dagster import materialize
 from pydantic import SecretStr
 
-from liq_pipeline.defs.evaluation import alarm_quality, candidate, shadow
+from liq_pipeline.defs.heavy.evaluation import alarm_quality, candidate, shadow
 from liq_pipeline.defs.resources import Services
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.errors import LiqError
-from liq_pipeline.evaluation.nightly import Stored, evaluate_store
-from liq_pipeline.evaluation.panel import load_panel
-from liq_pipeline.evaluation.published import published_panel
-from liq_pipeline.evaluation.run import evaluate
-from liq_pipeline.evaluation.simulated import simulated_panel
-from liq_pipeline.evaluation.stored import stored_history
+from liq_pipeline.evaluation.panels.panel import load_panel
+from liq_pipeline.evaluation.panels.published import published_panel
+from liq_pipeline.evaluation.panels.simulated import simulated_panel
+from liq_pipeline.evaluation.panels.stored import stored_history
+from liq_pipeline.evaluation.report.nightly import Stored, evaluate_store
+from liq_pipeline.evaluation.report.run import evaluate
 from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources.archives import binance

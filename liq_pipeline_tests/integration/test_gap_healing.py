@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from liq_pipeline.bus.producer import RecordProducer
-from liq_pipeline.defs.healing import gap_healing
+from liq_pipeline.defs.heavy.healing import gap_healing
 from liq_pipeline.defs.resources import Services
 from liq_pipeline.domain.records import FundingRate, Heartbeat, LongShortRatio, OpenInterest, Price, Record
 from liq_pipeline.pipeline import healing
@@ -27,9 +27,10 @@ from liq_pipeline.pipeline.rescore_holes import SCORED_AS_HISTORY
 from liq_pipeline.pipeline.tick import TickContext, run_tick
 from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.settings import RiskSettings, Settings, SourceSettings
-from liq_pipeline.sources.catchup import catch_up
+from liq_pipeline.sources.history.catchup import catch_up
 from liq_pipeline.sources.registry import real_world
-from liq_pipeline.store import gaps, worlds
+from liq_pipeline.store import worlds
+from liq_pipeline.store.completeness import gaps
 from liq_pipeline.store.connection import connect
 from liq_pipeline_tests import past_support as market
 from liq_pipeline_tests.live_support import land_everything, rows, venue_server

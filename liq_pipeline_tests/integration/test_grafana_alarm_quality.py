@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from liq_pipeline.evaluation.nightly import evaluate_store
+from liq_pipeline.evaluation.report.nightly import evaluate_store
 from liq_pipeline.pipeline.models import register_shipped
 from liq_pipeline.settings import Settings
 from liq_pipeline_tests.history_support import made_panel, store_panel

@@ -17,10 +17,11 @@ from pydantic import SecretStr
 
 from bench._grafana import GRAFANA, alert_rules, expand, queries
 from liq_pipeline.alerting.book import advance
-from liq_pipeline.alerting.delivery import deliver_due
+from liq_pipeline.alerting.sending.delivery import deliver_due
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import rollups, scores, worlds
+from liq_pipeline.store import scores, worlds
 from liq_pipeline.store.connection import connect
+from liq_pipeline.store.rollups import upkeep
 from liq_pipeline_tests.alert_support import START, VERSION, Reading, point, world
 
 DASHBOARD = json.loads((GRAFANA / "dashboards" / "liquidation_risk.json").read_text())
@@ -121,7 +122,7 @@ def _fill(conn: psycopg.Connection[Any]) -> None:
         "INSERT INTO evaluation_metrics SELECT evaluation_id, 'score', 4, 'roc_auc', 0.7, 0.6, 0.8 FROM evaluation_runs"
     )
     conn.commit()
-    rollups.refresh(conn)
+    upkeep.refresh(conn)
 
 
 def run(

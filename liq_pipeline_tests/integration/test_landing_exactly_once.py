@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from liq_pipeline.store import landing_write
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.landing_tables import FLOWS, TABLES, Row
-from liq_pipeline.store.landing_write import Outcome, resolve
+from liq_pipeline.store.landing import write as landing_write
+from liq_pipeline.store.landing.tables import FLOWS, TABLES, Row
+from liq_pipeline.store.landing.write import Outcome, resolve
 from liq_pipeline_tests.landing_support import BLOCK, OTHER_BLOCK, T0, price, stablecoin_flow
 
 PRICES = TABLES[type(price())]

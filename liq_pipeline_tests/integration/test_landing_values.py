@@ -16,9 +16,10 @@ from liq_pipeline.bus.codec import encode
 from liq_pipeline.bus.producer import RecordProducer
 from liq_pipeline.bus.reader import ReadError
 from liq_pipeline.bus.topics import IN_TOPICS
-from liq_pipeline.store import dead_letters, landing_write
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.landing import Lander
+from liq_pipeline.store.landing import dead_letters
+from liq_pipeline.store.landing import write as landing_write
+from liq_pipeline.store.landing.lander import Lander
 from liq_pipeline_tests.landing_support import (
     BLOCK,
     HASH,

@@ -17,10 +17,10 @@ from dagster._core.launcher.base import WorkerStatus
 from dagster._core.storage.compute_log_manager import ComputeIOType
 from dagster._core.storage.dagster_run import RunsFilter
 
-from liq_pipeline.defs.handover import STARTED_BY_TAG
+from liq_pipeline.defs.live.handover import STARTED_BY_TAG
 from liq_pipeline.launcher import protocol
 from liq_pipeline.launcher.run_launcher import WarmRunLauncher, worker_in_tags
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline_tests.launcher_support import Stack, running_stack, wait_for
 
 

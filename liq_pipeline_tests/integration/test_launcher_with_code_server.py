@@ -22,8 +22,8 @@ from dagster._grpc.client import DagsterGrpcClient
 
 from liq_pipeline.launcher.coordinator import HEAVY_LANE, LANE_TAG, LIVE_LANE, LaneRunCoordinator
 from liq_pipeline.launcher.run_launcher import WORKER_TAG
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline_tests.launcher_support import JOBS_MODULE, Stack, running_stack, wait_for
 
 LOCATION = "jobs"

@@ -8,15 +8,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from liq_pipeline.alerting.levels import read_blind
-from liq_pipeline.alerting.policy import INFO, AlertPolicy
+from liq_pipeline.alerting.deciding.levels import read_blind
+from liq_pipeline.alerting.deciding.policy import INFO, AlertPolicy
 from liq_pipeline.operations.audits import audit
 from liq_pipeline.pipeline.rescore import rescore
 from liq_pipeline.pipeline.tick import TickContext, TickResult, run_tick
 from liq_pipeline.scoring.results import RiskResult, SignalResult
 from liq_pipeline.settings import RiskSettings, Settings
-from liq_pipeline.store import listings, worlds
+from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
+from liq_pipeline.store.inputs import listings
 from liq_pipeline_tests.scoring_support import START, Feed, make_world, set_clock, write
 
 VENUES = tuple(f"v{number}" for number in range(1, 10))

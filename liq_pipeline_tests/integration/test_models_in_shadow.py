@@ -12,10 +12,10 @@ import psycopg
 import pytest
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.evaluation.gate import compare
-from liq_pipeline.evaluation.retrain import TooLittleHistoryError, retrain
-from liq_pipeline.evaluation.shadow import extend_shadows
-from liq_pipeline.evaluation.stored import stored_history
+from liq_pipeline.evaluation.models.promotion_gate import compare
+from liq_pipeline.evaluation.models.retrain import TooLittleHistoryError, retrain
+from liq_pipeline.evaluation.models.shadow import extend_shadows
+from liq_pipeline.evaluation.panels.stored import stored_history
 from liq_pipeline.pipeline import models
 from liq_pipeline.scoring.early_warning import WarningRule
 from liq_pipeline.scoring.probability import CascadeModel, shipped_model

@@ -17,8 +17,8 @@ from liq_pipeline.operations import growth
 from liq_pipeline.operations.doctor import _growth
 from liq_pipeline.operations.status import Status
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import sizes
 from liq_pipeline.store.connection import connect
+from liq_pipeline.store.schema import sizes
 from liq_pipeline_tests.landing_support import price, select
 
 NOW = datetime(2026, 6, 10, 12, tzinfo=UTC)

@@ -12,8 +12,8 @@ import pytest
 
 from liq_pipeline.bus.topics import IN_TOPICS, PARTITIONS
 from liq_pipeline.settings import Settings
-from liq_pipeline.sources.playable import Step
-from liq_pipeline.sources.player import Player, PlayResult, play
+from liq_pipeline.sources.playing.playable import Step
+from liq_pipeline.sources.playing.player import Player, PlayResult, play
 from liq_pipeline.sources.recorded.formats import open_recording
 from liq_pipeline.sources.recorded.native import RecordingWriter
 from liq_pipeline.sources.recorded.recording import Selection

@@ -201,7 +201,7 @@ class TestHistoryWithoutTicks:
         again(database_url)
         monkeypatch.setattr("liq_pipeline.pipeline.rescore.HISTORY_SPAN", 10 * MINUTE)
         monkeypatch.setattr("liq_pipeline.pipeline.rescore.HISTORY_POINTS", 4)
-        monkeypatch.setattr("liq_pipeline.store.lookback.BUILD_CHUNK", 100)
+        monkeypatch.setattr("liq_pipeline.store.lookback.market_lookback.BUILD_CHUNK", 100)
         again(database_url)
         assert values(database_url, "liquidation_risk", RISK, 1) == values(database_url, "liquidation_risk", RISK, 0)
         assert values(database_url, "signals", SIGNAL, 1) == values(database_url, "signals", SIGNAL, 0)

@@ -14,9 +14,9 @@ from dagster import DagsterRun
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.runtime import dagster_home
-from liq_pipeline.runtime.dagster_storage import ensure_tables
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
+from liq_pipeline.runtime.servers import dagster_home
+from liq_pipeline.runtime.servers.dagster_storage import ensure_tables
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 from liq_pipeline.bus.admin import ensure_topics
 from liq_pipeline.bus.topics import wire_name
 from liq_pipeline.errors import LiqError
-from liq_pipeline.runtime import kafka_jars
-from liq_pipeline.runtime.kafka import EmbeddedKafka
 from liq_pipeline.runtime.processes import free_port, wait_until_gone
+from liq_pipeline.runtime.servers import kafka_jars
+from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
 
 pytestmark = pytest.mark.xdist_group("own-broker")
 

@@ -19,10 +19,10 @@ import psycopg
 import pytest
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.runtime.dagster_home import ensure_storage
-from liq_pipeline.runtime.postgres import EmbeddedPostgres, find_binaries
 from liq_pipeline.runtime.processes import ProcessIdentity, free_port, wait_until_gone
-from liq_pipeline.runtime.users import SYSTEM_USER, account_to_run_as
+from liq_pipeline.runtime.servers.dagster_home import ensure_storage
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres, find_binaries
+from liq_pipeline.runtime.servers.users import SYSTEM_USER, account_to_run_as
 
 HASTY = {"fsync": "off"}
 
@@ -262,7 +262,7 @@ def test_an_ordinary_user_runs_it_as_itself(new_home: Path) -> None:
     os.chown(new_home, nobody.pw_uid, nobody.pw_gid)
     port = free_port()
     code = (
-        "from pathlib import Path; from liq_pipeline.runtime.postgres import EmbeddedPostgres; import psutil; "
+        "from pathlib import Path; from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres; import psutil; "
         f"s = EmbeddedPostgres(Path({str(new_home)!r}), {port}); s.start(); "
         "print(psutil.Process(s.identity.pid).username()); print(s.ensure_database('liq')[:17]); s.stop()"
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from liq_pipeline.store import editions
 from liq_pipeline.store.connection import DatabaseUrlError, connect, engine
-from liq_pipeline.store.migrations import SQL_DIRECTORY, MigrationError, load, migrate, pending
+from liq_pipeline.store.schema import editions
+from liq_pipeline.store.schema.migrations import SQL_DIRECTORY, MigrationError, load, migrate, pending
 from liq_pipeline_tests.landing_support import select
 
 TABLES = {

@@ -7,7 +7,7 @@ from typing import Final
 
 from liq_pipeline.operations.schema_pages import INDEX, PAGES, render, without_meaning
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.migrations import load
+from liq_pipeline.store.schema.migrations import load
 
 LATER: Final = "\n".join(migration.text for migration in load() if migration.number > 9)
 """Files whose tables explain what their columns' names do not; up to 0009 every column has its own words."""

@@ -10,9 +10,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from liq_pipeline.store import editions, rollups
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.migrations import load, migrate
+from liq_pipeline.store.rollups import upkeep
+from liq_pipeline.store.schema import editions
+from liq_pipeline.store.schema.migrations import load, migrate
 from liq_pipeline_tests.landing_support import select
 
 FIRST_RELEASE: Final = 6
@@ -164,7 +165,7 @@ def test_every_row_of_the_first_release_is_there_after_the_upgrade(
         after = rows_of(conn, columns)
         for table, rows in before.items():
             assert after[table] == rows, table
-        rollups.refresh(conn)
+        upkeep.refresh(conn)
         assert conn.execute("SELECT count(*) FROM prices_1h").fetchone() == (len(before["prices"]),)
     newest = {tuple(row) for row in select(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
     assert {(table,) for table in before} <= newest

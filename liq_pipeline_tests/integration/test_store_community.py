@@ -13,10 +13,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from liq_pipeline.store import community, editions, retention, rollups
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.migrations import migrate
-from liq_pipeline.store.rollup_definitions import ROLLUPS, STEPS
+from liq_pipeline.store.rollups import upkeep
+from liq_pipeline.store.rollups.definitions import ROLLUPS, STEPS
+from liq_pipeline.store.schema import community, editions, retention
+from liq_pipeline.store.schema.migrations import migrate
 from liq_pipeline_tests.integration.test_store_rollups import know, land, rows
 from liq_pipeline_tests.landing_support import SAMPLES, T0, price, select
 
@@ -60,7 +61,7 @@ def test_each_statement_is_understood_and_refused_for_its_licence_alone(timescal
                 conn.execute(f"DROP VIEW {rollup.table}_{step}")
         for statement in aggregates:
             refused(conn, statement)
-        rollups.create_views(conn)
+        upkeep.create_views(conn)
         for other in others:
             refused(conn, other)
 
@@ -87,7 +88,7 @@ def test_a_continuous_aggregate_would_say_what_the_maintained_roll_up_says(times
     migrate(timescale_url)
     with connect(timescale_url) as conn:
         everything_landed(conn)
-        rollups.refresh(conn)
+        upkeep.refresh(conn)
         for rollup in CONTINUOUS:
             text = community.continuous_aggregate(rollup, step).as_string(conn)
             select_ = text[text.index(" AS SELECT ") + 4 : text.rindex(" WITH NO DATA")]
@@ -101,7 +102,7 @@ def test_a_continuous_aggregate_would_say_what_the_maintained_roll_up_says(times
             of_aggregate = rows(conn, types.replace(f"'{view}'", "'computed'") + " AND attnum > 0 ORDER BY attnum")
             conn.execute("DROP VIEW computed")
             assert of_aggregate == of_view
-        assert rollups.continuous_tables(conn) == set()
+        assert upkeep.continuous_tables(conn) == set()
 
 
 def test_every_key_is_in_the_compression_and_every_hypertable_is_compressed(database_url: str) -> None:
@@ -133,8 +134,8 @@ def test_community_views_say_the_same_and_stay_when_migrated_again(community_url
     with connect(community_url) as conn, connect(database_url) as plain:
         for one in (conn, plain):
             everything_landed(one)
-        rollups.refresh(plain)
-        assert rollups.continuous_tables(conn) == {rollup.table for rollup in CONTINUOUS}
+        upkeep.refresh(plain)
+        assert upkeep.continuous_tables(conn) == {rollup.table for rollup in CONTINUOUS}
         for stage in ("computed when read", "refreshed"):
             for rollup in CONTINUOUS:
                 for step in STEPS:

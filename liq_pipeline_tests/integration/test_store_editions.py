@@ -9,10 +9,10 @@ import pytest
 
 from liq_pipeline.bus.producer import RecordProducer
 from liq_pipeline.bus.topics import IN_TOPICS
-from liq_pipeline.store import editions
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.landing import Lander
-from liq_pipeline.store.migrations import SQL_DIRECTORY, _apply, load, migrate
+from liq_pipeline.store.landing.lander import Lander
+from liq_pipeline.store.schema import editions
+from liq_pipeline.store.schema.migrations import SQL_DIRECTORY, _apply, load, migrate
 from liq_pipeline_tests.landing_support import SAMPLES, T0, count, price, select
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from liq_pipeline.pipeline import healing
 from liq_pipeline.settings import Settings
+from liq_pipeline.store.completeness.gap_search import Series, find_holes
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.gap_search import Series, find_holes
 from liq_pipeline_tests.scoring_support import START, Feed, make_world, write
 
 TEN_SECONDS = timedelta(seconds=10)

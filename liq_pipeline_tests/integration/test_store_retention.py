@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from liq_pipeline.store import editions, retention
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.migrations import migrate
+from liq_pipeline.store.schema import editions, retention
+from liq_pipeline.store.schema.migrations import migrate
 from liq_pipeline_tests.landing_support import select
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

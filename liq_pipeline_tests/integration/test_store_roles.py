@@ -16,15 +16,17 @@ from sqlalchemy.engine import make_url
 from liq_pipeline.bus.producer import RecordProducer
 from liq_pipeline.domain.worlds import Manifest, World
 from liq_pipeline.operations.query import read_only_query
-from liq_pipeline.runtime.database_roles import make_for_own_database, set_up
 from liq_pipeline.runtime.endpoints import resolve
-from liq_pipeline.runtime.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.runtime.servers.database_roles import make_for_own_database, set_up
+from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.settings import Settings
-from liq_pipeline.store import roles, rollups, worlds
+from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.landing import Lander
-from liq_pipeline.store.migrations import migrate
+from liq_pipeline.store.landing.lander import Lander
+from liq_pipeline.store.rollups import upkeep
+from liq_pipeline.store.schema import roles
+from liq_pipeline.store.schema.migrations import migrate
 from liq_pipeline_tests.landing_support import T0, count, price, select
 
 
@@ -63,7 +65,7 @@ def test_the_writer_lands_and_rolls_up_but_cannot_touch_the_schema(
     with Lander(url, kafka_server, topic_prefix) as lander:
         assert lander.land_to_end(60).rows_landed == 400
     with connect(url) as conn:
-        assert rollups.refresh(conn)["prices"] == 1
+        assert upkeep.refresh(conn)["prices"] == 1
     for forbidden in (
         "CREATE TABLE mine (a int)",
         "DROP TABLE prices",

@@ -13,10 +13,12 @@ import pytest
 
 from liq_pipeline.domain.records import Record
 from liq_pipeline.domain.worlds import Manifest, World
-from liq_pipeline.store import landing_write, rollups, worlds
+from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.landing_tables import TABLES
-from liq_pipeline.store.migrations import migrate
+from liq_pipeline.store.landing import write as landing_write
+from liq_pipeline.store.landing.tables import TABLES
+from liq_pipeline.store.rollups import upkeep
+from liq_pipeline.store.schema.migrations import migrate
 from liq_pipeline_tests.landing_support import (
     BLOCK,
     OTHER_BLOCK,
@@ -92,7 +94,7 @@ def test_buckets_say_what_their_rows_say(conn: psycopg.Connection[Any]) -> None:
         stablecoin_flow(20, amount=Decimal(100), is_canonical=False),
     )
 
-    rollups.refresh(conn)
+    upkeep.refresh(conn)
 
     assert rows(conn, "SELECT * FROM prices_1m ORDER BY bucket") == [
         (T0, "real", "BTC", "coingecko", 10.0, 12.0, 8.0, 8.0, 3),
@@ -134,7 +136,7 @@ def test_scores_roll_up_their_current_revision_and_unknown_stays_unknown(conn: p
         [T0],
     )
     conn.commit()
-    rollups.refresh(conn)
+    upkeep.refresh(conn)
     assert rows(conn, "SELECT symbol, score_max, score_last, samples FROM liquidation_risk_1m ORDER BY symbol") == [
         ("BTC", 10.0, None, 2),
         ("ETH", None, None, 1),
@@ -145,7 +147,7 @@ def test_scores_roll_up_their_current_revision_and_unknown_stays_unknown(conn: p
 
 def test_buckets_follow_late_rows_corrections_and_reorgs(conn: psycopg.Connection[Any]) -> None:
     land(conn, price(0, price_usd=10.0), price(120, price_usd=11.0, origin="archive"), stablecoin_flow(0))
-    rollups.refresh(conn)
+    upkeep.refresh(conn)
     known = T0 + timedelta(hours=1)
     land(
         conn,
@@ -156,15 +158,15 @@ def test_buckets_follow_late_rows_corrections_and_reorgs(conn: psycopg.Connectio
     hour = "SELECT price_usd_low, price_usd_last, samples FROM prices_1h ORDER BY bucket LIMIT 1"
     assert rows(conn, hour) == [(5.0, 13.0, 3)], "the newest hour is computed from the rows"
     land(conn, price(7200, price_usd=20.0))
-    assert rollups.refresh(conn)["prices"] == 1
+    assert upkeep.refresh(conn)["prices"] == 1
     land(conn, price(30, price_usd=4.0))
     assert rows(conn, hour) == [(5.0, 13.0, 3)], "a stored hour waits for the next refresh"
-    assert rollups.refresh(conn)["prices"] == 1
+    assert upkeep.refresh(conn)["prices"] == 1
     assert rows(conn, hour) == [(4.0, 13.0, 4)]
     assert rows(conn, "SELECT count(*) FROM stablecoin_flows_1h") == [(0,)]
 
 
-@pytest.mark.parametrize("step", rollups.STEPS)
+@pytest.mark.parametrize("step", upkeep.STEPS)
 def test_stored_buckets_are_those_that_the_view_computes(conn: psycopg.Connection[Any], step: str) -> None:
     land(conn, *(sample(seconds) for sample in SAMPLES.values() for seconds in range(0, 4 * 3600, 700)))
     conn.cursor().executemany(
@@ -173,41 +175,41 @@ def test_stored_buckets_are_those_that_the_view_computes(conn: psycopg.Connectio
         [(T0 + n * 20 * MINUTE, T0 + n * 20 * MINUTE + timedelta(seconds=n)) for n in range(12)],
     )
     conn.commit()
-    views = [f"{rollup.table}_{step}" for rollup in rollups.ROLLUPS]
+    views = [f"{rollup.table}_{step}" for rollup in upkeep.ROLLUPS]
     computed = {view: rows(conn, f"SELECT * FROM {view} ORDER BY {view}") for view in views}  # noqa: S608
     assert sum(map(len, computed.values())) >= 28
-    rollups.refresh(conn)
+    upkeep.refresh(conn)
     assert rows(conn, "SELECT count(*) > 0 FROM rollup_prices") == [(True,)]
     assert {view: rows(conn, f"SELECT * FROM {view} ORDER BY {view}") for view in views} == computed  # noqa: S608
 
 
 def test_the_hour_that_was_the_newest_is_stored_when_the_next_has_begun(conn: psycopg.Connection[Any]) -> None:
     land(conn, price(0))
-    assert rollups.refresh(conn)["prices"] == 0
+    assert upkeep.refresh(conn)["prices"] == 0
     assert rows(conn, "SELECT count(*) FROM rollup_prices") == [(0,)]
     # Long after, so that the first row is no longer among those that changed.
     conn.execute("UPDATE prices SET landed_at = landed_at - interval '1 day'")
     land(conn, price(5 * 3600))
-    assert rollups.refresh(conn)["prices"] == 1
+    assert upkeep.refresh(conn)["prices"] == 1
     assert rows(conn, "SELECT step, samples FROM rollup_prices ORDER BY step") == [("1h", 1), ("1m", 1), ("5m", 1)]
     assert rows(conn, "SELECT count(*) FROM prices_1h") == [(2,)]
 
 
 def test_hours_whose_rows_were_dropped_are_not_built_from_what_is_left(conn: psycopg.Connection[Any]) -> None:
     land(conn, price(0), price(60), price(7200))
-    rollups.refresh(conn)
+    upkeep.refresh(conn)
     conn.execute("DELETE FROM prices WHERE event_time < %s", [T0 + MINUTE])
     land(conn, price(90))
-    rollups.refresh(conn, not_before=T0 + 60 * MINUTE)
+    upkeep.refresh(conn, not_before=T0 + 60 * MINUTE)
     assert rows(conn, "SELECT samples FROM prices_1h ORDER BY bucket") == [(2,), (1,)]
 
 
 def test_running_twice_changes_nothing_and_worlds_stay_apart(conn: psycopg.Connection[Any]) -> None:
     recorded = {"origin": "recorded", "world": "recorded/x"}
     land(conn, *(sample(0) for sample in SAMPLES.values()), price(0, price_usd=1.0, **recorded))
-    rollups.refresh(conn)
+    upkeep.refresh(conn)
     before = rows(conn, "SELECT * FROM rollup_prices ORDER BY step, world")
-    rollups.refresh(conn)
+    upkeep.refresh(conn)
     assert rows(conn, "SELECT * FROM rollup_prices ORDER BY step, world") == before
     assert rows(conn, "SELECT world, price_usd_last FROM prices_1h ORDER BY world") == [
         ("real", 90_000.5),
@@ -225,19 +227,19 @@ def test_fine_buckets_have_their_time_and_hours_stay(conn: psycopg.Connection[An
         stablecoin_flow(0, block_hash=OTHER_BLOCK),
         stablecoin_flow(1, block_hash=BLOCK),
     )
-    rollups.refresh(conn)
-    assert rollups.prune(conn, now)["prices"] == 2
+    upkeep.refresh(conn)
+    assert upkeep.prune(conn, now)["prices"] == 2
     assert rows(conn, "SELECT count(*) FROM prices_1h") == [(2,)]
     assert rows(conn, "SELECT count(*) FROM prices_1m") == [(1,)]
 
 
 def test_long_spans_are_cut_and_gaps_split_them() -> None:
-    hours = [("a", T0 + number * rollups.HOUR) for number in (*range(30), 40)] + [("b", T0)]
-    assert rollups.spans(hours) == [
-        ("a", T0, T0 + 24 * rollups.HOUR),
-        ("a", T0 + 24 * rollups.HOUR, T0 + 30 * rollups.HOUR),
-        ("a", T0 + 40 * rollups.HOUR, T0 + 41 * rollups.HOUR),
-        ("b", T0, T0 + rollups.HOUR),
+    hours = [("a", T0 + number * upkeep.HOUR) for number in (*range(30), 40)] + [("b", T0)]
+    assert upkeep.spans(hours) == [
+        ("a", T0, T0 + 24 * upkeep.HOUR),
+        ("a", T0 + 24 * upkeep.HOUR, T0 + 30 * upkeep.HOUR),
+        ("a", T0 + 40 * upkeep.HOUR, T0 + 41 * upkeep.HOUR),
+        ("b", T0, T0 + upkeep.HOUR),
     ]
 
 
@@ -246,7 +248,7 @@ def test_hypertables_roll_up_the_same(timescale_url: str) -> None:
     with connect(timescale_url) as conn:
         know(conn, "real")
         land(conn, *(price(seconds, price_usd=float(seconds + 1)) for seconds in range(0, 7200, 600)))
-        assert rollups.refresh(conn)["prices"] == 1
+        assert upkeep.refresh(conn)["prices"] == 1
         assert rows(conn, "SELECT price_usd_first, price_usd_last, samples FROM prices_1h ORDER BY bucket") == [
             (1.0, 3001.0, 6),
             (3601.0, 6601.0, 6),

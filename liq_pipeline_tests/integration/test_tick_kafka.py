@@ -15,7 +15,7 @@ from liq_pipeline.domain.records import FundingRate, Heartbeat, Liquidation, Lon
 from liq_pipeline.pipeline.rescore import rescore
 from liq_pipeline.pipeline.tick import TickContext, TickResult, run_tick
 from liq_pipeline.settings import RiskSettings, Settings
-from liq_pipeline.sources.player import play
+from liq_pipeline.sources.playing.player import play
 from liq_pipeline.sources.recorded.formats import open_recording
 from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect

@@ -22,8 +22,8 @@ from liq_pipeline.scoring.risk import risk_arrays
 from liq_pipeline.settings import PressureSettings, RiskSettings, Settings, SeveritySettings
 from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.inputs import build_bars
-from liq_pipeline.store.scope import scope_of
+from liq_pipeline.store.inputs.as_known import build_bars
+from liq_pipeline.store.inputs.expected_sources import scope_of
 from liq_pipeline_tests.player_support import eventually
 from liq_pipeline_tests.scoring_support import (
     FIVE_MINUTES,

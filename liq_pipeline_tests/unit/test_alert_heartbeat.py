@@ -7,8 +7,8 @@ import time
 import pytest
 from pydantic import SecretStr
 
-from liq_pipeline.alerting.heartbeat import TIMEOUT_SECONDS, ping
-from liq_pipeline.alerting.outside import run_all
+from liq_pipeline.alerting.sending.heartbeat import TIMEOUT_SECONDS, ping
+from liq_pipeline.alerting.sending.outside import run_all
 from liq_pipeline.settings import Settings
 from liq_pipeline_tests.alert_receiver import receiver
 

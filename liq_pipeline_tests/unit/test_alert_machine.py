@@ -8,8 +8,8 @@ from datetime import timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from liq_pipeline.alerting.policy import CRITICAL, WARNING, AlertPolicy
-from liq_pipeline.alerting.state import alert_id
+from liq_pipeline.alerting.deciding.policy import CRITICAL, WARNING, AlertPolicy
+from liq_pipeline.alerting.deciding.state import alert_id
 from liq_pipeline.scoring.results import PointResult
 from liq_pipeline_tests.alert_support import START, VERSION, Reading, histories, play, point, policy, series, world
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liq_pipeline.alerting.machine import step
-from liq_pipeline.alerting.messages import Text, render, render_test
-from liq_pipeline.alerting.outbox import to_jsonb
-from liq_pipeline.alerting.receipt import adds_up, group_receipt, symbol_receipt
-from liq_pipeline.alerting.state import Message
+from liq_pipeline.alerting.deciding.machine import step
+from liq_pipeline.alerting.deciding.state import Message
+from liq_pipeline.alerting.sending.outbox import to_jsonb
+from liq_pipeline.alerting.telling.messages import Text, render, render_test
+from liq_pipeline.alerting.telling.receipt import adds_up, group_receipt, symbol_receipt
 from liq_pipeline.scoring.results import PointResult
 from liq_pipeline_tests.alert_support import BUDGETS, VERSION, Reading, play, point, policy, series, world
 

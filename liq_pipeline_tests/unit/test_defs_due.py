@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liq_pipeline.defs.due import floor_to, poll_slot, seconds_to_next_slot
+from liq_pipeline.defs.live.due import floor_to, poll_slot, seconds_to_next_slot
 
 MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - made aware
 STEPS = st.sampled_from([10, 15, 60, 300])

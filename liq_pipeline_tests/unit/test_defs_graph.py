@@ -23,7 +23,9 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.repository_definition import RepositoryDefinition
 
 from liq_pipeline.definitions import build_definitions, defs
-from liq_pipeline.defs import checks, keys, live
+from liq_pipeline.defs import keys
+from liq_pipeline.defs.live import tick as live
+from liq_pipeline.defs.upkeep import checks
 
 SNAPSHOT = Path(__file__).with_name("asset_graph.json")
 HEAVY = ("ccxt", "sklearn", "matplotlib", "scipy", "apprise", "pyarrow", "alembic", "mako", "pygments", "rich", "typer")

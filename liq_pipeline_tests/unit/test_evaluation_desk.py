@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from liq_pipeline.alerting.machine import step
-from liq_pipeline.alerting.state import Book
-from liq_pipeline.evaluation import desk
-from liq_pipeline.evaluation.desk import Page
-from liq_pipeline.evaluation.labels import CascadeEvent
+from liq_pipeline.alerting.deciding.machine import step
+from liq_pipeline.alerting.deciding.state import Book
+from liq_pipeline.evaluation.labels.version_1 import CascadeEvent
+from liq_pipeline.evaluation.paging import desk
+from liq_pipeline.evaluation.paging.desk import Page
 from liq_pipeline.scoring.early_warning import WarningRule
 from liq_pipeline.scoring.results import PointResult, SignalResult
 from liq_pipeline.settings import Settings

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from liq_pipeline.evaluation import metrics as m
+from liq_pipeline.evaluation.figures import metrics as m
 
 
 @pytest.mark.parametrize("levels", [0, 7])

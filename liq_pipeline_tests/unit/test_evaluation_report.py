@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.evaluation.development_panels import five_minute_panel, hourly_panel
-from liq_pipeline.evaluation.run import evaluate
+from liq_pipeline.evaluation.panels.development import five_minute_panel, hourly_panel
+from liq_pipeline.evaluation.report.run import evaluate
 from liq_pipeline.settings import Settings
 from liq_pipeline_tests.history_support import made_panel
 

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from liq_pipeline.sources.http import (
+from liq_pipeline.sources.access.http import (
     BadAnswerError,
     HttpClient,
     NoTimeLeftError,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from liq_pipeline.evaluation.labels import (
+from liq_pipeline.evaluation.labels.version_1 import (
     NEGATIVE,
     POSITIVE,
     UNKNOWN,

@@ -6,8 +6,8 @@ from datetime import timedelta
 from decimal import Decimal
 
 from liq_pipeline.domain.records import Record
-from liq_pipeline.store.landing_tables import FLOWS, IS_CANONICAL, ORPHANED_KNOWN_AT, TABLES, Row
-from liq_pipeline.store.landing_write import resolve
+from liq_pipeline.store.landing.tables import FLOWS, IS_CANONICAL, ORPHANED_KNOWN_AT, TABLES, Row
+from liq_pipeline.store.landing.write import resolve
 from liq_pipeline_tests.landing_support import SAMPLES, T0, price, stablecoin_flow
 
 

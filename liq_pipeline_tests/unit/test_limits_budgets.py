@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liq_pipeline.sources.limits import Block, BudgetError, Budgets, Limit, Spent, block, reserve, take, usage
+from liq_pipeline.sources.access.limits import Block, BudgetError, Budgets, Limit, Spent, block, reserve, take, usage
 from liq_pipeline.store.connection import connect
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

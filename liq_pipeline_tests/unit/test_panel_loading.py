@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.evaluation.panel import load_panel, panel_from_frame
+from liq_pipeline.evaluation.panels.panel import load_panel, panel_from_frame
 
 
 def frame(step: str = "5min", rows: int = 24, symbols: tuple[str, ...] = ("BTC", "ETH")) -> pd.DataFrame:

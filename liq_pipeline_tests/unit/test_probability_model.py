@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.evaluation import labels
+from liq_pipeline.evaluation.labels import version_1
 from liq_pipeline.scoring import features as f
 from liq_pipeline.scoring import probability
 from liq_pipeline.scoring.assemble import Scored, point_results
@@ -178,12 +178,12 @@ def test_a_silent_venue_leaves_the_other_to_answer() -> None:
 
 
 def test_thresholds_are_those_of_the_label() -> None:
-    for hours, horizon in labels.HORIZONS.items():
+    for hours, horizon in version_1.HORIZONS.items():
         assert probability.THRESHOLD_FLOOR[hours] == horizon.floor
         assert probability.THRESHOLD_SIGMAS[hours] == horizon.sigmas
-    assert probability.OPEN_INTEREST_FALL == -labels.OPEN_INTEREST_FALL
+    assert probability.OPEN_INTEREST_FALL == -version_1.OPEN_INTEREST_FALL
     price = market().price_usd[0, 0]
-    assert np.array_equal(probability.hourly_sigma(price, 12)[DAY:], labels.hourly_sigma(price, 300)[DAY:])
+    assert np.array_equal(probability.hourly_sigma(price, 12)[DAY:], version_1.hourly_sigma(price, 300)[DAY:])
 
 
 def test_an_hourly_grid_says_nearly_what_a_5_minute_grid_says() -> None:
@@ -241,7 +241,7 @@ def test_a_model_with_features_nobody_knows_is_refused() -> None:
 
 def test_the_shipped_model_states_its_training() -> None:
     facts = shipped_model().facts
-    assert facts["label_version"] == labels.LABEL_VERSION
+    assert facts["label_version"] == version_1.LABEL_VERSION
     assert facts["trained_to"] < "2026-01-16"
     assert {"symbol_hours", "positive_hours", "base_rate", "panels", "early_warning_rule"} <= set(facts)
     assert 0.5 < shipped_model().early_warning.rank < 1

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liq_pipeline.domain.records import FundingRate, OpenInterest, Price, Record
-from liq_pipeline.sources.playable import Playable, known_time
+from liq_pipeline.sources.playing.playable import Playable, known_time
 from liq_pipeline.sources.recorded.formats import open_recording
 from liq_pipeline.sources.recorded.native import RecordingWriter
 from liq_pipeline.sources.recorded.recording import RecordingError, Selection, next_grid_point

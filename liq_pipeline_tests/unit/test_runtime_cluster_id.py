@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from liq_pipeline.runtime.kafka import new_cluster_id
+from liq_pipeline.runtime.servers.kafka import new_cluster_id
 
 
 def test_an_id_that_would_be_taken_for_an_option_is_thrown_again() -> None:

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.runtime import dagster_home, kafka_jars, parts
+from liq_pipeline.runtime import parts
 from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.runtime.home import SUPERVISED_HOME, Home
+from liq_pipeline.runtime.servers import dagster_home, kafka_jars
 from liq_pipeline.runtime.supervisor import PLAYER_RANK, POSTGRES_RANK, Part
 
 ENDPOINTS = Endpoints(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from liq_pipeline.evaluation.labels import CascadeEvent, label_panel
+from liq_pipeline.evaluation.labels.version_1 import CascadeEvent, label_panel
 from liq_pipeline.sources.simulated.market import LONG, SHORT, ForcedOrder, Market, Script
 from liq_pipeline.sources.simulated.world import instruments
 from liq_pipeline_tests.player_support import EPOCH, simulation

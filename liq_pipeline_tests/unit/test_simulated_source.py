@@ -15,7 +15,7 @@ from liq_pipeline.bus.codec import decode, encode
 from liq_pipeline.bus.topics import TOPIC_OF_RECORD
 from liq_pipeline.domain.records import FundingRate, Liquidation, Record, StablecoinFlow
 from liq_pipeline.domain.wallets import direction, shipped_labels
-from liq_pipeline.sources.playable import Step, known_time
+from liq_pipeline.sources.playing.playable import Step, known_time
 from liq_pipeline.sources.simulated.source import SimulatedSource
 from liq_pipeline_tests.player_support import EPOCH, simulation
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from liq_pipeline.evaluation.bars import bars_of
-from liq_pipeline.evaluation.labels import label_panel
-from liq_pipeline.evaluation.panel import Panel
-from liq_pipeline.evaluation.walk_forward import walk_forward
+from liq_pipeline.evaluation.labels.version_1 import label_panel
+from liq_pipeline.evaluation.models.walk_forward import walk_forward
+from liq_pipeline.evaluation.panels.as_bars import bars_of
+from liq_pipeline.evaluation.panels.panel import Panel
 from liq_pipeline.scoring.model import HORIZON_HOURS
 from liq_pipeline.scoring.probability import feature_arrays
 from liq_pipeline.settings import Settings

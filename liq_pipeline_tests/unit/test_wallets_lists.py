@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from liq_pipeline.domain.wallets import direction_between, parse_labels, shipped_labels
-from liq_pipeline.sources.wallet_lists import LabelList, binance_labels, bybit_labels
+from liq_pipeline.sources.chain.wallet_lists import LabelList, binance_labels, bybit_labels
 
 GOOD, BAD = "0x" + "ab" * 20, "0x" + "zz" * 20
 

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from liq_pipeline.sources.access.http import BadAnswerError
+from liq_pipeline.sources.access.limits import Limit
 from liq_pipeline.sources.archives.files import ArchiveFiles, NotThereError
 from liq_pipeline.sources.archives.pieces import Absent, Content, Known, Piece
-from liq_pipeline.sources.http import BadAnswerError
-from liq_pipeline.sources.limits import Limit
 from liq_pipeline.sources.live.base import LongShortKind, Reading, settled_intervals
 from liq_pipeline.sources.live.instruments import Instrument, coin_of
 from liq_pipeline.sources.live.values import UNREADABLE, ShapeError, number

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from liq_pipeline.errors import LiqError
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources import registry
+from liq_pipeline.sources.access.limits import Budgets
 from liq_pipeline.sources.archives import binance
 from liq_pipeline.sources.archives.chain import ChainHistory
 from liq_pipeline.sources.archives.files import ArchiveFiles
 from liq_pipeline.sources.archives.pieces import HistorySource
 from liq_pipeline.sources.archives.venue import VenueHistory
-from liq_pipeline.sources.limits import Budgets
 
 CHAIN_SOURCES = ("ethereum_rpc", "etherscan")
 ADMIT_SECONDS = 600.0

@@ -21,12 +21,13 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from liq_pipeline.domain.records import Heartbeat, Record
 from liq_pipeline.domain.worlds import REAL
 from liq_pipeline.settings import Settings
-from liq_pipeline.sources import registry, wallet_lists
+from liq_pipeline.sources import registry
+from liq_pipeline.sources.access.http import TransientError
+from liq_pipeline.sources.access.limits import Budgets
 from liq_pipeline.sources.archives.pieces import Absent, Content, Known, Piece
-from liq_pipeline.sources.flows import records_of
-from liq_pipeline.sources.http import TransientError
-from liq_pipeline.sources.limits import Budgets
-from liq_pipeline.sources.live.ethereum import CHAIN, TOKENS, Block, ChainReader
+from liq_pipeline.sources.chain import wallet_lists
+from liq_pipeline.sources.chain.ethereum import CHAIN, TOKENS, Block, ChainReader
+from liq_pipeline.sources.chain.following import records_of
 from liq_pipeline.store.connection import connect
 
 SERIES: Final = "transfers"

@@ -1,6 +1,7 @@
 """One past day from the public archives, with the look-back that its scores need, as a world that can be played.
 
-Belongs here: `open_day`. Does not: files (binance.py), playing (sources/player.py), the page that is written of it.
+Belongs here: `open_day`. Does not: files (binance.py), playing (sources/playing/player.py), the page that is written of
+it.
 
 The world is a throw-away one, `recorded/<archive>-<day>...`: its records carry origin recorded and are known when a
 live collector would have known them. The look-back is one history that only makes sense as a whole; scoring starts at
@@ -22,11 +23,11 @@ import msgspec
 from liq_pipeline.domain.records import Record
 from liq_pipeline.domain.worlds import Expectation, Manifest, World
 from liq_pipeline.settings import Settings
+from liq_pipeline.sources.access.http import RejectedError
 from liq_pipeline.sources.archives import binance
 from liq_pipeline.sources.archives.files import ArchiveFiles
 from liq_pipeline.sources.archives.pieces import Absent, Content, Piece
-from liq_pipeline.sources.http import RejectedError
-from liq_pipeline.sources.playable import Message, Step
+from liq_pipeline.sources.playing.playable import Message, Step
 from liq_pipeline.sources.recorded.recording import Recording
 
 LOOK_BACK: Final = timedelta(days=32)
@@ -38,7 +39,7 @@ _DAY: Final = timedelta(days=1)
 
 @dataclass
 class ArchiveDay:
-    """A playable day (sources/playable.py). missing: what the archive has not, a sentence each, for people.
+    """A playable day (sources/playing/playable.py). missing: what the archive has not, a sentence each, for people.
 
     symbols: those of which anything was found for the day itself.
     """

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from liq_pipeline.sources.http import (
+from liq_pipeline.sources.access.http import (
     Answer,
     BadAnswerError,
     HttpClient,

@@ -1,7 +1,7 @@
 """What every source of history gives: pieces of a series, each read as a whole.
 
 Belongs here: the shapes that archives, venue history and the chain share. Does not: any of them, Kafka, the ledger of
-what was loaded (store/archive_files.py).
+what was loaded (store/completeness/archive_files.py).
 
 A piece is the smallest unit that is fetched, checked, landed and remembered: a file, a page, a span of blocks. Its
 limits lie on a fixed grid, so that the same range asked for again, or a larger one, is made of the same pieces.

@@ -1,7 +1,7 @@
 """History that a venue serves by REST, page by page, for a stated range.
 
-Belongs here: the pages of a range. Does not: reading one (history_pages.py), the venues' endpoints (live/), or finding
-what an installation lacks of the last weeks (catchup.py).
+Belongs here: the pages of a range. Does not: reading one (sources/history/pages.py), the venues' endpoints (live/), or
+finding what an installation lacks of the last weeks (catchup.py).
 
 Pages lie on a grid of their own length, so that every range is made of the same pages and none is asked for twice. A
 page that reaches into the present is read again next time.
@@ -19,9 +19,9 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from liq_pipeline.domain.records import Record
 from liq_pipeline.settings import Settings
+from liq_pipeline.sources.access.http import TransientError
 from liq_pipeline.sources.archives.pieces import Absent, Content, Known, Piece
-from liq_pipeline.sources.history_pages import HistoryReader
-from liq_pipeline.sources.http import TransientError
+from liq_pipeline.sources.history.pages import HistoryReader
 from liq_pipeline.sources.live.base import History, Source
 from liq_pipeline.sources.live.instruments import Instrument
 

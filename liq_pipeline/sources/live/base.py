@@ -2,7 +2,7 @@
 
 Belongs here: the shapes (source, feed, history, stream) and the one place where units are normalised and a record is
 checked. Does not: instruments (instruments.py), numbers and times (values.py), any venue's own field names (one module
-each) or sending (http.py, polling_ask.py, collector/).
+each) or sending (sources/access/http.py, sources/polling/ask.py, collector/).
 
 Parsers are pure: (decoded answer, Reading) -> None; what they find goes through the Reading's methods, which apply
 the instrument's units, check the record, and put what cannot be true on the list of problems instead of a topic.
@@ -29,8 +29,8 @@ from liq_pipeline.domain.records import (
 )
 from liq_pipeline.domain.worlds import REAL
 from liq_pipeline.settings import Settings
-from liq_pipeline.sources.http import Classify, Request
-from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.access.http import Classify, Request
+from liq_pipeline.sources.access.limits import Limit
 from liq_pipeline.sources.live.instruments import Instrument
 from liq_pipeline.sources.live.values import UNREADABLE, ShapeError
 

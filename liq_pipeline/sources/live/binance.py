@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from liq_pipeline.sources.http import Request, SourceError, ThrottledError, UnknownSymbolError
-from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.access.http import Request, SourceError, ThrottledError, UnknownSymbolError
+from liq_pipeline.sources.access.limits import Limit
 from liq_pipeline.sources.live.base import (
     Feed,
     History,

@@ -18,14 +18,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from liq_pipeline.sources.http import (
-    RejectedError,
-    Request,
-    SourceError,
-    ThrottledError,
-    UnknownSymbolError,
-)
-from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.access.http import RejectedError, Request, SourceError, ThrottledError, UnknownSymbolError
+from liq_pipeline.sources.access.limits import Limit
 from liq_pipeline.sources.live.base import (
     Feed,
     History,

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from liq_pipeline.settings import Settings
-from liq_pipeline.sources.http import (
+from liq_pipeline.sources.access.http import (
     RefusedError,
     RejectedError,
     Request,
@@ -21,7 +21,7 @@ from liq_pipeline.sources.http import (
     ThrottledError,
     TransientError,
 )
-from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.access.limits import Limit
 from liq_pipeline.sources.live.base import Feed, History, InstrumentList, Reading, Source
 from liq_pipeline.sources.live.instruments import Instrument
 from liq_pipeline.sources.live.values import number, number_or_none, time_of_ms, time_of_seconds

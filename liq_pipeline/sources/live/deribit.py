@@ -18,14 +18,8 @@ from typing import Any, Final
 
 import msgspec
 
-from liq_pipeline.sources.http import (
-    RejectedError,
-    Request,
-    SourceError,
-    ThrottledError,
-    UnknownSymbolError,
-)
-from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.access.http import RejectedError, Request, SourceError, ThrottledError, UnknownSymbolError
+from liq_pipeline.sources.access.limits import Limit
 from liq_pipeline.sources.live.base import Feed, History, InstrumentList, Reading, Source, Stream, of_symbol
 from liq_pipeline.sources.live.instruments import Instrument, coin_of
 from liq_pipeline.sources.live.values import ShapeError, milliseconds, number, number_or_none, time_of_ms

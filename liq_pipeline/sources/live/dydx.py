@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from liq_pipeline.sources.http import Request
-from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.access.http import Request
+from liq_pipeline.sources.access.limits import Limit
 from liq_pipeline.sources.live.base import Feed, History, InstrumentList, Reading, Source, of_symbol, one_request
 from liq_pipeline.sources.live.instruments import Instrument, coin_of
 from liq_pipeline.sources.live.values import ShapeError, number, time_of_iso

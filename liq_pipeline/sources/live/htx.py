@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from liq_pipeline.sources.http import RejectedError, Request, SourceError
-from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.access.http import RejectedError, Request, SourceError
+from liq_pipeline.sources.access.limits import Limit
 from liq_pipeline.sources.live.base import Feed, InstrumentList, Reading, Source, of_symbol
 from liq_pipeline.sources.live.instruments import Instrument, coin_of
 from liq_pipeline.sources.live.values import ShapeError, number, number_or_none, time_of_ms

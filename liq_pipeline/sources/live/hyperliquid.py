@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from liq_pipeline.sources.http import BadAnswerError, Request, SourceError
-from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.access.http import BadAnswerError, Request, SourceError
+from liq_pipeline.sources.access.limits import Limit
 from liq_pipeline.sources.live.base import Feed, History, InstrumentList, Reading, Source, one_request
 from liq_pipeline.sources.live.instruments import Instrument, coin_of
 from liq_pipeline.sources.live.values import ShapeError, milliseconds, number, time_of_ms

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from liq_pipeline.sources.http import (
+from liq_pipeline.sources.access.http import (
     RejectedError,
     Request,
     SourceError,
@@ -27,7 +27,7 @@ from liq_pipeline.sources.http import (
     TransientError,
     UnknownSymbolError,
 )
-from liq_pipeline.sources.limits import Limit
+from liq_pipeline.sources.access.limits import Limit
 from liq_pipeline.sources.live.base import (
     Feed,
     History,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Protocol
 
-from liq_pipeline.sources.playable import Playable
+from liq_pipeline.sources.playing.playable import Playable
 from liq_pipeline.sources.recorded import hourly_panel, minute_lines, native, raw_answers
 from liq_pipeline.sources.recorded.recording import RecordingError, Selection
 

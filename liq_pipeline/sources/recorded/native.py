@@ -19,7 +19,7 @@ import msgspec
 from liq_pipeline.bus.topics import RECORD_OF_TOPIC, TOPIC_OF_RECORD
 from liq_pipeline.domain.records import Heartbeat, Record, RecordError
 from liq_pipeline.domain.worlds import Manifest, World
-from liq_pipeline.sources.playable import Message, known_time
+from liq_pipeline.sources.playing.playable import Message, known_time
 from liq_pipeline.sources.recorded.recording import (
     Findings,
     Recording,

@@ -21,13 +21,13 @@ import msgspec
 
 from liq_pipeline.domain.records import Heartbeat, Liquidation
 from liq_pipeline.domain.worlds import Manifest
-from liq_pipeline.sources.http import Request
+from liq_pipeline.sources.access.http import Request
+from liq_pipeline.sources.access.raw_log import FORMAT, FORMAT_VERSION, MANIFEST, RawLine, RawManifest
 from liq_pipeline.sources.live.base import Feed, Reading, Source
 from liq_pipeline.sources.live.instruments import Instrument, choose
 from liq_pipeline.sources.live.values import UNREADABLE
-from liq_pipeline.sources.playable import Message
-from liq_pipeline.sources.polling_state import INSTRUMENTS
-from liq_pipeline.sources.raw_log import FORMAT, FORMAT_VERSION, MANIFEST, RawLine, RawManifest
+from liq_pipeline.sources.playing.playable import Message
+from liq_pipeline.sources.polling.state import INSTRUMENTS
 from liq_pipeline.sources.recorded.raw_chain import CHAIN_SOURCES, FLOWS, ChainPlayer
 from liq_pipeline.sources.recorded.recording import (
     Findings,

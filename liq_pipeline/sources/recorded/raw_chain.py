@@ -18,15 +18,15 @@ import msgspec
 from liq_pipeline.domain.records import Heartbeat, StablecoinFlow
 from liq_pipeline.domain.wallets import SHIPPED_LIST_VERSION, shipped_labels
 from liq_pipeline.settings import SourceSettings
-from liq_pipeline.sources.flows import records_of
-from liq_pipeline.sources.http import Answer, HttpClient, Request, Reserve, SourceError
-from liq_pipeline.sources.live import ethereum_rpc, etherscan
-from liq_pipeline.sources.live.ethereum import TOKENS, Chunk
+from liq_pipeline.sources.access.http import Answer, HttpClient, Request, Reserve, SourceError
+from liq_pipeline.sources.access.raw_log import RawLine
+from liq_pipeline.sources.chain import ethereum_rpc, etherscan
+from liq_pipeline.sources.chain.ethereum import TOKENS, Chunk
+from liq_pipeline.sources.chain.following import records_of
+from liq_pipeline.sources.chain.wallet_lists import LabelList
 from liq_pipeline.sources.live.values import UNREADABLE
-from liq_pipeline.sources.playable import Message
-from liq_pipeline.sources.raw_log import RawLine
+from liq_pipeline.sources.playing.playable import Message
 from liq_pipeline.sources.registry import flow_reader
-from liq_pipeline.sources.wallet_lists import LabelList
 
 FLOWS: Final = "stablecoin_flows"
 CHAIN_SOURCES: Final = (etherscan.NAME, ethereum_rpc.NAME)

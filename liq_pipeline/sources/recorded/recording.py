@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from liq_pipeline.domain.worlds import Manifest, World
 from liq_pipeline.errors import LiqError
-from liq_pipeline.sources.playable import Message, Step, known_time
+from liq_pipeline.sources.playing.playable import Message, Step, known_time
 
 _LOG = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from liq_pipeline.domain.worlds import FLOWS_STEP_SECONDS, World
-from liq_pipeline.sources.playable import Message, Step, known_time
+from liq_pipeline.sources.playing.playable import Message, Step, known_time
 from liq_pipeline.sources.simulated.feeds import Feeds, FeedState
 from liq_pipeline.sources.simulated.market import DAY, Market, MarketState
 from liq_pipeline.sources.simulated.transfers import Transfers, TransferState

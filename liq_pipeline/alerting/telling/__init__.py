@@ -1,0 +1,4 @@
+"""What people read. Pure: an alert and its point in, a text and a receipt out.
+
+Lives here: messages.py, receipt.py. Does not: whether anything is said (deciding/), or how it travels (sending/).
+"""

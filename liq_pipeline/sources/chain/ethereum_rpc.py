@@ -1,0 +1,162 @@
+"""Ethereum through any JSON-RPC node: eth_getLogs with ranges that adapt to what the node allows.
+
+Belongs here: the JSON-RPC calls and their errors. Does not: following the chain (flows.py).
+
+Nodes limit eth_getLogs by blocks or by rows, each with its own words and codes; whatever the reason, a range that is
+refused is halved until it passes, and one block that is refused is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+from liq_pipeline.sources.access.http import (
+    BadAnswerError,
+    HttpClient,
+    RefusedError,
+    RejectedError,
+    Request,
+    SourceError,
+    ThrottledError,
+    TransientError,
+)
+from liq_pipeline.sources.access.limits import BudgetError, Limit
+from liq_pipeline.sources.chain.ethereum import (
+    TRANSFER_TOPIC,
+    Block,
+    Chunk,
+    Token,
+    Transfer,
+    decode_block,
+    decode_log,
+    hex_number,
+)
+from liq_pipeline.sources.live.values import UNREADABLE, ShapeError
+
+T = TypeVar("T")
+
+NAME: Final = "ethereum_rpc"
+# The user's own node or plan: a modest pace that free plans grant.
+REQUESTS = Limit("ethereum_rpc", 40, 2)
+COST = {REQUESTS.scope: 1}
+BLOCKS_PER_BATCH: Final = 50
+_RANGE_WORDS = ("range", "more than", "too many", "limit exceeded", "too large", "response size")
+
+
+class RangeTooLargeError(RejectedError):
+    """The node does not give so many blocks or rows at once."""
+
+
+def classify(status: int, payload: Any) -> SourceError | None:
+    """{"error": {"code", "message"}}; the message is not shown, for some nodes quote the key in it."""
+    error = payload.get("error") if isinstance(payload, dict) else None
+    if not isinstance(error, dict):
+        return None
+    code, message = error.get("code"), str(error.get("message", "")).lower()
+    if status == 429 or "rate limit" in message or "too many requests" in message or "capacity" in message:
+        return ThrottledError(NAME, "asked too often", retry_after_seconds=None if status == 429 else 5.0)
+    if "unauthorized" in message or "api key" in message or "must be authenticated" in message:
+        return RefusedError(NAME, "the node does not accept the key in LIQ_ETHEREUM_RPC_URL")
+    if code == -32005 or any(word in message for word in _RANGE_WORDS):
+        return RangeTooLargeError(NAME, "the range is too large")
+    if code in (-32000, -32603) or status >= 500:
+        return TransientError(NAME, f"code {code}")
+    return RejectedError(NAME, f"code {code}")
+
+
+class RpcReader:
+    """ChainReader over a JSON-RPC node. acquire: reserves a request's costs or raises BudgetError."""
+
+    name = NAME
+    chunk_blocks = 50
+
+    def __init__(
+        self, http: HttpClient, acquire: Callable[[dict[str, int]], None], deadline: float | None = None
+    ) -> None:
+        self._http = http
+        self._acquire = acquire
+        self._deadline = deadline
+
+    def head(self) -> int:
+        """The newest block's number."""
+        return self._decoded(lambda: hex_number(self._call("eth_blockNumber", [])))
+
+    def block(self, number: int) -> Block:
+        """One block."""
+        return self._decoded(lambda: decode_block(self._call("eth_getBlockByNumber", [hex(number), False])))
+
+    def read(self, tokens: Sequence[Token], first: int, last: int) -> Chunk:
+        """The transfers in first..last."""
+        transfers = self._decoded(lambda: self._transfers(tokens, first, last))
+        numbers = sorted({transfer.block_number for transfer in transfers} | {last})
+        blocks: dict[int, Block] = {}
+        for start in range(0, len(numbers), BLOCKS_PER_BATCH):
+            batch = numbers[start : start + BLOCKS_PER_BATCH]
+            blocks |= self._decoded(lambda batch=batch: self._blocks(batch))  # type: ignore[misc]
+        return self._decoded(lambda: Chunk(transfers, blocks, datetime.now(UTC)))
+
+    def _transfers(self, tokens: Sequence[Token], first: int, last: int) -> list[Transfer]:
+        query = {
+            "address": [token.contract for token in tokens],
+            "topics": [TRANSFER_TOPIC],
+            "fromBlock": hex(first),
+            "toBlock": hex(last),
+        }
+        try:
+            rows = self._call("eth_getLogs", [query])
+        except RangeTooLargeError:
+            if first == last:
+                raise
+            middle = (first + last) // 2
+            return self._transfers(tokens, first, middle) + self._transfers(tokens, middle + 1, last)
+        if not isinstance(rows, list):
+            raise ShapeError("a list of logs was expected")
+        return [transfer for transfer in map(decode_log, rows) if transfer is not None]
+
+    def _blocks(self, numbers: Sequence[int]) -> dict[int, Block]:
+        calls = [
+            {"jsonrpc": "2.0", "id": number, "method": "eth_getBlockByNumber", "params": [hex(number), False]}
+            for number in numbers
+        ]
+        self._acquire(COST)
+        request = Request("", body=calls, costs=COST)
+        try:
+            answers = self._http.ask(request, deadline=self._deadline, again=self._again).payload
+            if not isinstance(answers, list):
+                raise ShapeError("a list of answers was expected")
+            for answer in answers:
+                error = classify(200, answer)
+                if error is not None:
+                    raise error
+        except RangeTooLargeError:
+            # Nodes limit batches as well, some to a few calls, and say so alone or in a list of one.
+            if len(numbers) == 1:
+                raise
+            middle = len(numbers) // 2
+            return self._blocks(numbers[:middle]) | self._blocks(numbers[middle:])
+        blocks = [decode_block(answer["result"]) for answer in answers]
+        found = {block.number: block for block in blocks}
+        if set(found) != set(numbers):
+            raise ShapeError("blocks are missing from the answer")
+        return found
+
+    def _call(self, method: str, params: list[Any]) -> Any:
+        self._acquire(COST)
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        payload = self._http.ask(Request("", body=body, costs=COST), deadline=self._deadline, again=self._again).payload
+        return payload["result"]
+
+    def _again(self, costs: Mapping[str, int]) -> bool:
+        try:
+            self._acquire(dict(costs))
+        except BudgetError:
+            return False
+        return True
+
+    def _decoded(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except UNREADABLE as error:
+            raise BadAnswerError(NAME, f"the answer has another form than documented ({error})") from error

@@ -1,0 +1,422 @@
+"""What was known at given times, read from the observation tables.
+
+Belongs here: the queries that turn stored rows into the arrays of scoring/bars.py: current values, bars, flows. Does
+not: whom a world expects (expected_sources.py), bars and references that are kept (store/lookback/market_lookback.py),
+formulas (scoring/), writing scores (store/scores.py).
+
+Every query filters on the world and on known_at; a replay also on its cut, the offsets below which a row had landed. In
+the real world current values come from live rows, archive rows serve the look-back only. Nothing here reads landed_at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+import psycopg
+from psycopg import sql
+
+from liq_pipeline.domain.wallets import ZERO_ADDRESS, direction_between
+from liq_pipeline.scoring.bars import (
+    MICROSECONDS,
+    STEP_SECONDS,
+    UNKNOWN_CENTS,
+    BarArrays,
+    Booleans,
+    Floats,
+    Integers,
+    NowArrays,
+    as_of,
+    empty_bars,
+    window_sums,
+)
+from liq_pipeline.scoring.pressure import INFLOW, OUTFLOW, user_flow
+from liq_pipeline.store.columns import fetch_arrays
+from liq_pipeline.store.inputs.expected_sources import FLOW_TOPIC, Origins, Scope
+
+ARCHIVE_MAX_AGE_SECONDS: Final = 75 * 60
+"""Archives are hourly at the coarsest: their rows hold for an hour and their publication delay."""
+CROWD_KIND: Final = "accounts"
+"""The long/short ratio that is scored: the head count of all accounts. Top traders and takers are other quantities, and
+mixing them in one history would make its percentiles meaningless."""
+_HOUR_US: Final = 3600 * MICROSECONDS
+_NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
+
+Cut = Mapping[str, Mapping[str, Mapping[str, int]]]
+"""cluster id -> topic -> partition (as text, as JSON has it) -> next offset."""
+
+
+@dataclass(frozen=True)
+class Current:
+    """Values as of the points, and each one's age: field name -> (symbols, venues, points) seconds, NaN = unknown."""
+
+    now: NowArrays
+    age_seconds: dict[str, Floats]
+
+
+def current_values(conn: psycopg.Connection[Any], scope: Scope, times_us: Integers, cut: Cut | None = None) -> Current:
+    """Values as of each point (ascending), of fresh sources only; liquidated cents over the hour up to it."""
+    levels, ages = _levels(conn, scope, times_us, grace_us=0, origins=scope.current_origins, cut=cut)
+    cents, heartbeat_age = _liquidated(
+        conn, scope, times_us, width_us=_HOUR_US, grace_us=0, origins=scope.current_origins, cut=cut
+    )
+    now = NowArrays(**levels, long_liquidated_cents_1h=cents["long"], short_liquidated_cents_1h=cents["short"])
+    return Current(now, {**ages, "liquidated_cents_1h": heartbeat_age})
+
+
+def build_bars(
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    first_end_seconds: int,
+    count: int,
+    *,
+    origins: Origins = "all",
+    cut: Cut | None = None,
+) -> BarArrays:
+    """Bars of the 5-min grid from raw rows, each as known at its end.
+
+    A bar may hold a value up to one step older than a current value may be: history comes in 5-min steps.
+    """
+    bars = empty_bars(scope.symbols, scope.venues, first_end_seconds, STEP_SECONDS, count)
+    times_us = bars.end_seconds * MICROSECONDS
+    step_us = STEP_SECONDS * MICROSECONDS
+    levels, _ = _levels(conn, scope, times_us, grace_us=step_us, origins=origins, cut=cut)
+    cents, _ = _liquidated(conn, scope, times_us, width_us=step_us, grace_us=step_us, origins=origins, cut=cut)
+    for name, values in levels.items():
+        getattr(bars, name)[...] = values
+    bars.long_liquidated_cents[...] = cents["long"]
+    bars.short_liquidated_cents[...] = cents["short"]
+    return bars
+
+
+def flow_sums(
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    times_us: Integers,
+    window_minutes: int,
+    *,
+    origins: Origins | None = None,
+    cut: Cut | None = None,
+) -> tuple[Integers, Integers]:
+    """Users' inflow and outflow in cents over the window up to each point, by the labels in force at that point.
+
+    origins: None for those of current values.
+    """
+    # Summed in millionths and rounded once: a thousand transfers of 0.4 cents are four dollars, not nothing.
+    inflow, outflow = np.zeros(times_us.size, dtype=np.int64), np.zeros(times_us.size, dtype=np.int64)
+    for list_version, part in _label_lists(conn, times_us):
+        for sign, sums in _flows_under(
+            conn, scope, times_us[part], window_minutes, list_version, origins or scope.current_origins, cut
+        ):
+            (inflow if sign == INFLOW else outflow)[part] += sums
+    return _to_cents(inflow), _to_cents(outflow)
+
+
+def flow_sources_fresh(
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    times_us: Integers,
+    *,
+    grace_us: int = 0,
+    origins: Origins | None = None,
+    cut: Cut | None = None,
+) -> tuple[Booleans, Floats]:
+    """Which flow venues had been read up to about each point: (flow venues, points), and the heartbeats' ages.
+
+    origins: None for those of current values.
+    """
+    wanted = origins or scope.current_origins
+    age = _heartbeat_age(conn, scope, FLOW_TOPIC, scope.flow_venues, times_us, grace_us, wanted, cut)
+    return ~np.isnan(age), age
+
+
+def _levels(
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    times_us: Integers,
+    *,
+    grace_us: int,
+    origins: Origins,
+    cut: Cut | None,
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    shape = (len(scope.symbols), len(scope.venues), times_us.size)
+    values: dict[str, Floats] = {}
+    ages: dict[str, Floats] = {}
+    for topic, field, column, kinds in (
+        ("prices", "price_usd", "price_usd", (None,)),
+        ("open_interest", "open_interest_base", "open_interest_base", (None,)),
+        ("long_short_ratio", "long_share", "long_share", (CROWD_KIND,)),
+        # The rate being accrued now; where a venue or an archive has none, the one settled last.
+        ("funding_rates", "funding_rate_per_8h", "rate_per_8h", ("predicted", "settled")),
+    ):
+        value, age = np.full(shape, np.nan), np.full(shape, np.nan)
+        for kind in kinds:
+            rows = _rows(conn, scope, topic, column, times_us, grace_us, origins, kind, cut)
+            for symbol, venue, event_us, known_us, max_age_us, numbers in rows:
+                row = as_of(event_us, known_us, times_us, max_age_us)
+                take = (row >= 0) & np.isnan(value[symbol, venue])
+                value[symbol, venue, take] = numbers[row[take]]
+                age[symbol, venue, take] = (times_us[take] - event_us[row[take]]) / MICROSECONDS
+        values[field], ages[field] = value, age
+    return values, ages
+
+
+def _rows(
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    topic: str,
+    column: str,
+    times_us: Integers,
+    grace_us: int,
+    origins: Origins,
+    kind: str | None,
+    cut: Cut | None,
+) -> Iterator[tuple[int, int, Integers, Integers, Integers, Floats]]:
+    """Series that may hold a fresh value at some of the times: positions, event and known times, max ages, values."""
+    venues = scope.venues_of(topic)
+    if not venues or not times_us.size:
+        return
+    limits = {venue: age_us + grace_us for venue, age_us in scope.max_age_us[topic].items()}
+    archive_us = ARCHIVE_MAX_AGE_SECONDS * MICROSECONDS
+    interval = sql.SQL("interval_hours" if kind == "settled" else "0::float8")
+    # A settled rate holds until the next settlement; between bars nothing newer could have been known of it.
+    reach_us = max(*limits.values(), archive_us if origins != "live" else 0) + (
+        24 * _HOUR_US if kind == "settled" else 0
+    )
+    query = sql.SQL(
+        """
+        SELECT symbol, venue, array_agg(event_time), array_agg(known_at),
+               array_agg((origin = 'archive')::int::bigint), array_agg({interval}), array_agg({column})
+        FROM {table} AS t {cut}
+        WHERE world = %(world)s AND symbol = ANY(%(symbols)s) AND venue = ANY(%(venues)s) {kind}
+          AND event_time > %(first)s AND event_time <= %(last)s AND known_at <= %(last)s {origins}
+        GROUP BY symbol, venue
+        """
+    ).format(
+        interval=interval,
+        column=sql.Identifier(column),
+        table=sql.Identifier(topic),
+        cut=_cut_join(cut),
+        kind=sql.SQL("") if kind is None else sql.SQL("AND kind = {}").format(sql.Literal(kind)),
+        origins=_ORIGIN_FILTER[origins],
+    )
+    parameters = {
+        "world": scope.world,
+        "symbols": list(scope.symbols),
+        "venues": list(venues),
+        "first": _time(int(times_us[0]) - reach_us - 1),
+        "last": _time(int(times_us[-1])),
+        **_cut_parameters(conn, cut, topic),
+    }
+    for symbol, venue, event_us, known_us, is_archive, hours, numbers in fetch_arrays(conn, query, parameters):
+        ages = np.where(is_archive == 1, max(limits[venue], archive_us), limits[venue])
+        # History has no rate being accrued: the settled one is in force until the next settlement, for a point too,
+        # whether an archive brought it or a poll before a hole.
+        holds = (is_archive == 1) | (grace_us > 0) | scope.is_history
+        ages = ages + np.where(holds, np.rint(hours * _HOUR_US).astype(np.int64), 0)
+        yield scope.symbols.index(symbol), scope.venues.index(venue), event_us, known_us, ages, numbers
+
+
+def _liquidated(
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    times_us: Integers,
+    *,
+    width_us: int,
+    grace_us: int,
+    origins: Origins,
+    cut: Cut | None,
+) -> tuple[dict[str, Integers], Floats]:
+    """Cents per side over the width up to each time, unknown where the feed's heartbeat is stale; heartbeats' ages."""
+    topic = "liquidations"
+    shape = (len(scope.symbols), len(scope.venues), times_us.size)
+    venues = scope.venues_of(topic)
+    age = np.full((len(scope.venues), times_us.size), np.nan)
+    if venues:
+        age[scope.expected[topic]] = _heartbeat_age(conn, scope, topic, venues, times_us, grace_us, origins, cut)
+    alive = np.broadcast_to(~np.isnan(age), shape)
+    cents = {side: np.where(alive, 0, UNKNOWN_CENTS).astype(np.int64) for side in ("long", "short")}
+    ages = np.broadcast_to(age, shape)
+    if not alive.any():
+        return cents, ages
+    query = sql.SQL(
+        """
+        SELECT symbol, venue, liquidated_side, array_agg(event_time), array_agg(known_at),
+               array_agg(round(notional_usd * 100)::bigint)
+        FROM liquidations AS t {cut}
+        WHERE world = %(world)s AND symbol = ANY(%(symbols)s) AND venue = ANY(%(venues)s)
+          AND event_time > %(first)s AND event_time <= %(last)s AND known_at <= %(last)s {origins}
+        GROUP BY symbol, venue, liquidated_side
+        """
+    ).format(cut=_cut_join(cut), origins=_ORIGIN_FILTER[origins])
+    parameters = {
+        "world": scope.world,
+        "symbols": list(scope.symbols),
+        "venues": list(venues),
+        "first": _time(int(times_us[0]) - width_us),
+        "last": _time(int(times_us[-1])),
+        **_cut_parameters(conn, cut, topic),
+    }
+    for symbol, venue, side, event_us, known_us, amounts in fetch_arrays(conn, query, parameters):
+        sums = window_sums(event_us, known_us, amounts, times_us, width_us)
+        series = cents[side][scope.symbols.index(symbol), scope.venues.index(venue)]
+        series[series != UNKNOWN_CENTS] += sums[series != UNKNOWN_CENTS]
+    return cents, ages
+
+
+def _heartbeat_age(
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    topic: str,
+    venues: tuple[str, ...],
+    times_us: Integers,
+    grace_us: int,
+    origins: Origins,
+    cut: Cut | None,
+) -> Floats:
+    """Seconds since each venue's feed had been read completely: (venues, points), NaN where that is too long ago."""
+    ages = np.full((len(venues), times_us.size), np.nan)
+    if not venues or not times_us.size:
+        return ages
+    limits = {venue: age_us + grace_us for venue, age_us in scope.max_age_us[topic].items()}
+    query = sql.SQL(
+        """
+        SELECT venue, array_agg(event_time), array_agg(known_at)
+        FROM heartbeats AS t {cut}
+        WHERE world = %(world)s AND topic = %(topic)s AND venue = ANY(%(venues)s)
+          AND event_time > %(first)s AND event_time <= %(last)s AND known_at <= %(last)s {origins}
+        GROUP BY venue
+        """
+    ).format(cut=_cut_join(cut), origins=_ORIGIN_FILTER[origins])
+    parameters = {
+        "world": scope.world,
+        "topic": topic,
+        "venues": list(venues),
+        "first": _time(int(times_us[0]) - max(limits.values()) - 1),
+        "last": _time(int(times_us[-1])),
+        **_cut_parameters(conn, cut, topic),
+    }
+    for venue, event_us, known_us in fetch_arrays(conn, query, parameters):
+        row = as_of(event_us, known_us, times_us, limits[venue])
+        ages[venues.index(venue)] = np.where(row >= 0, (times_us - event_us[row]) / MICROSECONDS, np.nan)
+    return ages
+
+
+def _label_lists(conn: psycopg.Connection[Any], times_us: Integers) -> Iterator[tuple[str | None, slice]]:
+    """Runs of points under one label list, the newest known at each; None before the first list."""
+    lists = conn.execute(
+        "SELECT list_version, known_at FROM wallet_label_lists ORDER BY known_at, list_version"
+    ).fetchall()
+    known_us = np.array([microseconds(known_at) for _, known_at in lists], dtype=np.int64)
+    in_force = np.searchsorted(known_us, times_us, side="right") - 1
+    starts = np.flatnonzero(np.diff(in_force, prepend=-2))
+    for start, stop in zip(starts, [*starts[1:], times_us.size], strict=True):
+        position = int(in_force[start])
+        yield (None if position < 0 else str(lists[position][0])), slice(int(start), int(stop))
+
+
+def _flows_under(
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    times_us: Integers,
+    window_minutes: int,
+    list_version: str | None,
+    origins: Origins,
+    cut: Cut | None,
+) -> Iterator[tuple[int, Integers]]:
+    """(INFLOW or OUTFLOW, millionths of a dollar per point) under one label list; without one, as first seen."""
+    width_us = window_minutes * 60 * MICROSECONDS
+    if list_version is None:
+        groups: sql.Composable = sql.SQL("direction, NULL::text, false, false")
+        joins: sql.Composable = sql.SQL("")
+    else:
+        groups = sql.SQL("f.entity, g.entity, from_address = {zero}, to_address = {zero}").format(
+            zero=sql.Literal(ZERO_ADDRESS)
+        )
+        joins = sql.SQL(" ").join(
+            sql.SQL(
+                "LEFT JOIN wallet_labels AS {alias} ON {alias}.chain = t.chain AND {alias}.address = t.{address}"
+                " AND {alias}.list_version = {version}"
+                " AND ({alias}.valid_from IS NULL OR {alias}.valid_from <= t.event_time)"
+                " AND ({alias}.valid_to IS NULL OR t.event_time < {alias}.valid_to)"
+            ).format(alias=sql.Identifier(alias), address=sql.Identifier(address), version=sql.Literal(list_version))
+            for alias, address in (("f", "from_address"), ("g", "to_address"))
+        )
+    query = sql.SQL(
+        """
+        SELECT {groups}, array_agg(event_time), array_agg(known_at),
+               array_agg(coalesce(orphaned_known_at, %(never)s)), array_agg(round(amount * 1000000)::bigint)
+        FROM stablecoin_flows AS t {joins} {cut}
+        WHERE world = %(world)s AND event_time > %(first)s AND event_time <= %(last)s AND known_at <= %(last)s
+          AND (is_canonical OR orphaned_known_at IS NOT NULL) {origins}
+        GROUP BY 1, 2, 3, 4
+        """
+    ).format(groups=groups, joins=joins, cut=_cut_join(cut), origins=_ORIGIN_FILTER[origins])
+    parameters = {
+        "world": scope.world,
+        "never": _NEVER,
+        "first": _time(int(times_us[0]) - width_us),
+        "last": _time(int(times_us[-1])),
+        **_cut_parameters(conn, cut, FLOW_TOPIC),
+    }
+    for from_entity, to_entity, is_mint, is_burn, event_us, known_us, until_us, millionths in fetch_arrays(
+        conn, query, parameters
+    ):
+        if list_version is None:
+            direction = from_entity  # the query's first column: the direction as first seen
+        else:
+            direction = direction_between(from_entity, to_entity, is_mint=is_mint, is_burn=is_burn)
+        sign = user_flow(direction)
+        if sign in (INFLOW, OUTFLOW):
+            yield sign, window_sums(event_us, known_us, millionths, times_us, width_us, until_us)
+
+
+_ORIGIN_FILTER: Final[dict[Origins, sql.SQL]] = {
+    "all": sql.SQL(""),
+    "live": sql.SQL("AND origin <> 'archive'"),
+    "archive": sql.SQL("AND origin = 'archive'"),
+}
+
+
+def _to_cents(millionths: Integers) -> Integers:
+    return (millionths + 5_000) // 10_000
+
+
+def _cut_join(cut: Cut | None) -> sql.SQL:
+    if cut is None:
+        return sql.SQL("")
+    return sql.SQL(
+        "JOIN unnest(%(cut_clusters)s::smallint[], %(cut_partitions)s::smallint[], %(cut_offsets)s::bigint[])"
+        " AS c(cluster_no, partition, next_offset)"
+        " ON t.kafka_cluster = c.cluster_no AND t.kafka_partition = c.partition AND t.kafka_offset < c.next_offset"
+    )
+
+
+def _cut_parameters(conn: psycopg.Connection[Any], cut: Cut | None, topic: str) -> dict[str, list[int]]:
+    if cut is None:
+        return {}
+    numbers = dict(conn.execute("SELECT cluster_id, cluster_no FROM kafka_clusters").fetchall())
+    rows = [
+        (numbers[cluster_id], int(partition), next_offset)
+        for cluster_id, topics in cut.items()
+        for partition, next_offset in topics.get(topic, {}).items()
+    ]
+    return {
+        "cut_clusters": [cluster for cluster, _, _ in rows],
+        "cut_partitions": [partition for _, partition, _ in rows],
+        "cut_offsets": [offset for _, _, offset in rows],
+    }
+
+
+def microseconds(time: datetime) -> int:
+    """Microseconds since 1970 UTC, exactly."""
+    delta = time - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * MICROSECONDS + delta.microseconds
+
+
+def _time(us: int) -> datetime:
+    seconds, rest = divmod(us, MICROSECONDS)
+    return datetime.fromtimestamp(seconds, tz=UTC).replace(microsecond=rest)

@@ -1,0 +1,140 @@
+"""Database roles: who may change the schema, who may write rows, who may only read.
+
+Belongs here: creating the roles, their rights, and handing a database to its owner. Does not: keeping passwords
+(runtime/servers/database_roles.py).
+
+`liq_owner` migrates. `liq_writer` lands, scores and alerts: rows, no schema. `liq_reader` serves dashboards and
+`liq sql`: read-only even by default setting. `liq_dagster` owns Dagster's database and sees no other. An installation
+on a server of its user's may run as one role, whatever LIQ_DATABASE_URL names.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+Connection = psycopg.Connection[Any]
+
+OWNER: Final = "liq_owner"
+DAGSTER: Final = "liq_dagster"
+WRITER: Final = "liq_writer"
+READER: Final = "liq_reader"
+READER_STATEMENT_TIMEOUT: Final = "30s"
+RESTRICTED_FUNCTIONS: Final = (
+    "drop_old_chunks(regclass, timestamptz)",
+    "open_chunks(text[], timestamptz, timestamptz)",
+    "close_chunks(regclass[])",
+)
+"""Run as the owner; the writer may call them, the reader may not. They exist where TimescaleDB does."""
+
+
+def create(conn: Connection, *, writer_password: str | None = None, reader_password: str | None = None) -> list[str]:
+    """Create the roles whose password is given, or give them that password; grant their rights. Returns their names.
+
+    Needs a role that may create roles, once; nothing afterwards does. The server sees SCRAM verifiers only, so no
+    password can end in its log. Commits.
+    """
+    done = []
+    for role, password in ((WRITER, writer_password), (READER, reader_password)):
+        if password is not None:
+            create_login(conn, role, password)
+            done.append(role)
+    grant(conn)
+    conn.commit()
+    return done
+
+
+def create_login(conn: Connection, role: str, password: str) -> None:
+    """Create the role, or give it that password. The reader is read-only by its own setting as well."""
+    verifier = conn.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+    name = sql.Identifier(role)
+    conn.execute(
+        sql.SQL("{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}").format(
+            sql.SQL("ALTER" if _exists(conn, role) else "CREATE"), name, sql.Literal(verifier)
+        )
+    )
+    if role == READER:
+        conn.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(name))
+        conn.execute(
+            sql.SQL("ALTER ROLE {} SET statement_timeout = {}").format(name, sql.Literal(READER_STATEMENT_TIMEOUT))
+        )
+
+
+def hand_over(conn: Connection, owner: str) -> int:
+    """Make `owner` own this database and what is in its schema `public`; how many things changed hands.
+
+    Needs a superuser, who may own it all so far, as in homes of earlier versions. Nobody else may connect unless
+    granted. What an extension brought stays with it.
+    """
+    role, database = sql.Identifier(owner), sql.Identifier(conn.info.dbname)
+    conn.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(database, role))
+    conn.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(database))
+    changed = 0
+    for kind, name in conn.execute(
+        """
+        SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
+               ELSE 'TABLE' END, c.oid::regclass::text
+        FROM pg_class AS c
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'S', 'v', 'm')
+          AND pg_get_userbyid(c.relowner) <> %(owner)s
+          AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.deptype IN ('e', 'a', 'i'))
+        UNION ALL
+        SELECT 'ROUTINE', p.oid::regprocedure::text FROM pg_proc AS p
+        WHERE p.pronamespace = 'public'::regnamespace AND pg_get_userbyid(p.proowner) <> %(owner)s
+          AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = p.oid AND d.deptype = 'e')
+        UNION ALL
+        SELECT 'TYPE', t.oid::regtype::text FROM pg_type AS t
+        WHERE t.typnamespace = 'public'::regnamespace AND t.typtype IN ('e', 'd')
+          AND pg_get_userbyid(t.typowner) <> %(owner)s
+        """,
+        {"owner": owner},
+    ).fetchall():
+        conn.execute(sql.SQL("ALTER {} {} OWNER TO {}").format(sql.SQL(kind), sql.SQL(name), role))
+        changed += 1
+    return changed
+
+
+def grant(conn: Connection) -> None:
+    """Give the roles that exist their rights to everything in the schema, now and for tables made later.
+
+    Run by the owner after each migration; idempotent.
+    """
+    database = sql.Identifier(conn.info.dbname)
+    if _exists(conn, WRITER):
+        # TEMPORARY: landing copies into temporary tables.
+        for statement in (
+            "GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {role}",
+            "GRANT USAGE ON SCHEMA public TO {role}",
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+            "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
+            *(f"GRANT EXECUTE ON FUNCTION {name} TO {{role}}" for name in _own_functions(conn)),
+            "REVOKE INSERT, UPDATE, DELETE ON schema_migrations FROM {role}",
+            "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}",
+            "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO {role}",
+        ):
+            conn.execute(sql.SQL(statement).format(database=database, role=sql.Identifier(WRITER)))
+    if _exists(conn, READER):
+        for statement in (
+            "GRANT CONNECT ON DATABASE {database} TO {role}",
+            "GRANT USAGE ON SCHEMA public TO {role}",
+            "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+            "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {role}",
+        ):
+            conn.execute(sql.SQL(statement).format(database=database, role=sql.Identifier(READER)))
+
+
+def _own_functions(conn: Connection) -> list[str]:
+    """Our functions that are not everybody's, with their argument types, as SQL; an extension's stay its own."""
+    return [
+        name
+        for (name,) in conn.execute(
+            "SELECT to_regprocedure(n)::text FROM unnest(%s::text[]) AS n WHERE to_regprocedure(n) IS NOT NULL",
+            [list(RESTRICTED_FUNCTIONS)],
+        )
+    ]
+
+
+def _exists(conn: Connection, role: str) -> bool:
+    return conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone() is not None
