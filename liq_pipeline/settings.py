@@ -12,11 +12,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from liq_pipeline.domain.symbols import coin_of
 
 Mode = Literal["auto", "live", "simulated", "recorded"]
 Port = Annotated[int, Field(ge=1, le=65_535)]
+RiskThreshold = Annotated[float, Field(ge=0, lt=100)]
+"""A risk must be above it, and none is above 100."""
+PressureThreshold = Annotated[float, Field(gt=-100, le=100)]
+"""A pressure must be below it, and none is below -100."""
 
 
 def _config(prefix: str, **more: Any) -> SettingsConfigDict:
@@ -70,20 +76,36 @@ class PressureSettings(BaseSettings):
 class SeveritySettings(BaseSettings):
     """LIQ_SEVERITY_: thresholds. All inequalities are strict."""
 
-    model_config = _config("LIQ_SEVERITY_")
+    model_config = _config("LIQ_SEVERITY_", validate_default=True)
 
-    critical_risk: float = 70.0
+    critical_risk: RiskThreshold = 70.0
     """CRITICAL needs a risk above this ..."""
-    critical_pressure: float = -30.0
+    critical_pressure: PressureThreshold = -30.0
     """... and a pressure below this."""
-    warning_risk: float = 50.0
+    warning_risk: RiskThreshold = 50.0
     """WARNING needs a risk above this ..."""
-    warning_pressure: float = 0.0
+    warning_pressure: PressureThreshold = 0.0
     """... and a pressure below this."""
-    info_risk: float = 30.0
+    info_risk: RiskThreshold = 30.0
     """INFO needs a risk above this."""
     risk_only: Literal["auto", "never"] = "auto"
     """When the pressure is unknown: auto lets the risk alone decide, never makes the condition fail."""
+
+    @field_validator("warning_risk", "info_risk", "warning_pressure")
+    @classmethod
+    def _in_order(cls, value: float, info: ValidationInfo) -> float:
+        """A level whose condition lies inside that of a higher one would never be reached, and nobody would know."""
+        higher = {"warning_risk": "critical_risk", "info_risk": "warning_risk", "warning_pressure": "critical_pressure"}
+        above = higher[str(info.field_name)]
+        limit = info.data.get(above)  # absent: that one was refused already
+        if limit is None:
+            return value
+        if info.field_name == "warning_pressure":
+            if value < limit:
+                raise ValueError(f"at {value:g} it is below LIQ_SEVERITY_{above.upper()} ({limit:g}): raise it to that")
+        elif value > limit:
+            raise ValueError(f"at {value:g} it is above LIQ_SEVERITY_{above.upper()} ({limit:g}): lower it to that")
+        return value
 
 
 RESERVED_URLS = frozenset(
@@ -283,6 +305,9 @@ class Settings(BaseSettings):
     def _known_form(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or any(not s.isalnum() or not s.isascii() for s in value):
             raise ValueError("it must be a comma-separated list of coins such as BTC,ETH")
+        for name in value:
+            if coin_of(name) != name:
+                raise ValueError(f"{name} is a contract, and coins are wanted: was {coin_of(name)} meant?")
         return value
 
 

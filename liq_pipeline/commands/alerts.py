@@ -71,8 +71,9 @@ def list_(
 
 @app.command("show")
 def show(alert_id: str, as_json: JsonOption = False) -> None:
-    """One alert with its receipt and every delivery."""
+    """One alert with its receipt: what, why, what is missing, what would end it, who was told."""
     from liq_pipeline.alerting.book import show_alert
+    from liq_pipeline.operations.receipt_page import receipt_lines
     from liq_pipeline.store.connection import connect
 
     with connect(endpoints_in_force(settings_in_force()).database_url, application_name="liq alerts") as connection:
@@ -80,7 +81,8 @@ def show(alert_id: str, as_json: JsonOption = False) -> None:
     if as_json:
         sys.stdout.write(json.dumps(row, default=json_default) + "\n")
     else:
-        out.print_json(json.dumps(row, default=json_default))
+        for line in receipt_lines(row):
+            out.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command("ack")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +23,9 @@ from liq_pipeline.commands.shared import (
     stop_event,
 )
 from liq_pipeline.errors import LiqError
+
+LOOKS_PER_PAGE: Final = 4
+"""Where not all symbols fit, the next ones come after this many looks: time to read twenty rows."""
 
 
 def status(as_json: JsonOption = False) -> None:
@@ -65,9 +69,18 @@ def watch(
         out.print(render(report))
         raise typer.Exit(EXIT_CODE[report.health])
     stop = stop_event()
-    with Live(render(collect_status(settings, endpoints)), console=out, screen=False) as live:
+    looks = 0
+
+    def screen() -> Group:
+        # Asked anew each time: the window may have been made larger. One line less, or the terminal scrolls.
+        size = out.size
+        status = collect_status(settings, endpoints)
+        return render(status, height=size.height - 1, width=size.width, page=looks // LOOKS_PER_PAGE)
+
+    with Live(screen(), console=out, screen=False) as live:
         while not stop.wait(interval):
-            live.update(render(collect_status(settings, endpoints)))
+            looks += 1
+            live.update(screen())
 
 
 def doctor() -> None:

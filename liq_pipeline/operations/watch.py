@@ -5,8 +5,9 @@ Belongs here: turning a Status into tables. Does not: collecting it (status.py).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Group
 from rich.panel import Panel
@@ -24,6 +25,10 @@ SEVERITY_STYLE = {
     "UNKNOWN": "bold magenta",
 }
 UNKNOWN = "?"
+TABLE_HEAD_LINES: Final = 2
+LEAST_ROWS: Final = 3
+MOST_PROBLEMS: Final = 3
+"""Findings that a screen of limited height shows; the rest is counted, and `liq status` names them."""
 
 
 def number(value: float | None, digits: int = 0) -> str:
@@ -59,8 +64,19 @@ def _probability_cell(row: dict[str, Any]) -> str:
     return share(row["cascade_probability_4h"], 1)
 
 
-def symbols_table(status: Status) -> Table:
-    """One row per symbol."""
+def by_urgency(status: Status) -> list[str]:
+    """The symbols, the most urgent first: what cannot be scored, then by risk, then by name."""
+    rank = {"CRITICAL": 0, "UNKNOWN": 1, "WARNING": 2}
+
+    def key(symbol: str) -> tuple[int, float, str]:
+        row = status.symbols[symbol]
+        return rank.get(row["severity"], 3), -(row["risk"] if row["risk"] is not None else 0.0), symbol
+
+    return sorted(status.symbols, key=key)
+
+
+def symbols_table(status: Status, symbols: Sequence[str] | None = None) -> Table:
+    """One row per symbol. symbols: which, in which order; None: all, the most urgent first."""
     # Fits a terminal of 80 columns: short heads, and the notes in lines of their own below.
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("", style="bold", no_wrap=True)
@@ -69,7 +85,8 @@ def symbols_table(status: Status) -> Table:
     table.add_column("at risk", no_wrap=True)
     table.add_column("severity", no_wrap=True)
     table.add_column("known", justify="right", no_wrap=True)
-    for symbol, row in status.symbols.items():
+    for symbol in by_urgency(status) if symbols is None else symbols:
+        row = status.symbols[symbol]
         severity = row["severity"]
         text = Text(severity, style=SEVERITY_STYLE.get(severity, ""))
         table.add_row(
@@ -88,10 +105,11 @@ def symbols_table(status: Status) -> Table:
     return table
 
 
-def notes(status: Status) -> list[Text]:
-    """What limits each score, and the base rates that probabilities are to be held against."""
-    lines = [Text(f"{symbol}: {row['note']}", style="dim") for symbol, row in status.symbols.items() if row["note"]]
-    for symbol, row in status.symbols.items():
+def notes(status: Status, symbols: Sequence[str] | None = None) -> list[Text]:
+    """What limits each score, and the base rates that probabilities are to be held against. symbols: of which."""
+    rows = [(symbol, status.symbols[symbol]) for symbol in (by_urgency(status) if symbols is None else symbols)]
+    lines = [Text(f"{symbol}: {row['note']}", style="dim") for symbol, row in rows if row["note"]]
+    for symbol, row in rows:
         if row["severity_possible"] not in (row["severity"], "UNKNOWN"):
             lines.append(Text(f"{symbol}: possibly {row['severity_possible']}, if what is unknown is at its worst"))
     bases = {row["model_id"]: row["base_rate_4h"] for row in status.symbols.values() if row["base_rate_4h"] is not None}
@@ -156,15 +174,50 @@ def parts_table(status: Status) -> Table:
     return table
 
 
-def render(status: Status, now: datetime | None = None) -> Group:
-    """The whole screen."""
+def render(
+    status: Status, now: datetime | None = None, *, height: int | None = None, width: int = 80, page: int = 0
+) -> Group:
+    """The whole screen. height: lines of the terminal, None for as many as it takes.
+
+    Where the symbols do not fit, `page` (any number, it comes round) chooses which are shown; health and what is not
+    shown always stand in view.
+    """
     moment = now or datetime.now(UTC)
-    parts: list[Any] = []
+    head = _head(status, moment)
+    health = _health(status, None if height is None else MOST_PROBLEMS)
+    if height is None:
+        body: list[Any] = [symbols_table(status), *notes(status)] if status.symbols else [_nothing_yet()]
+        return Group(*head, *health, *body, _not_advice())
+    used = sum(_lines(part, width) for part in head) + _panel_lines(health, width) + 1
+    rows = max(height - used - TABLE_HEAD_LINES - 1, LEAST_ROWS)
+    ordered = by_urgency(status)
+    if not ordered:
+        return Group(*head, *health, _nothing_yet(), _not_advice())
+    pages = -(-len(ordered) // rows)
+    at = page % pages * rows
+    shown = ordered[at : at + rows]
+    parts: list[Any] = [*head, *health, symbols_table(status, shown)]
+    if pages > 1:
+        words = (
+            f"{at + 1} to {at + len(shown)} of {len(ordered)} symbols by urgency, {len(ordered) - len(shown)} not shown"
+        )
+        parts.append(Text(words, style="bold"))
+    room = rows - len(shown) - (pages > 1)
+    for note in notes(status, shown):
+        lines = _lines(note, width)
+        if lines > room:
+            break
+        parts.append(note)
+        room -= lines
+    return Group(*parts, _not_advice())
+
+
+def _head(status: Status, moment: datetime) -> list[Text]:
     world = status.world or "no world"
     if world == "real":
-        parts.append(Text("REAL MARKETS", style="bold green"))
+        banner = Text("REAL MARKETS", style="bold green")
     else:
-        parts.append(Text(f"NOT REAL: world {world}. Nothing here is a market.", style="bold black on yellow"))
+        banner = Text(f"NOT REAL: world {world}. Nothing here is a market.", style="bold black on yellow")
     last = status.ticks.get("last")
     clock = status.world_clock
     line = f"mode {status.mode or UNKNOWN}   health {status.health}"
@@ -175,12 +228,34 @@ def render(status: Status, now: datetime | None = None) -> Group:
         if status.ticks.get("last_committed_at") is not None:
             line += f", written {age(max((moment - status.ticks['last_committed_at']).total_seconds(), 0))} ago"
     line += f"   open alerts {status.alerts.get('open', UNKNOWN)}"
-    parts.append(Text(line))
-    parts.append(symbols_table(status) if status.symbols else Text("No scores yet.", style="dim"))
-    parts.extend(notes(status))
-    if status.problems:
-        parts.append(
-            Panel("\n".join(status.problems), title=f"health: {status.health}", border_style="red", expand=False)
-        )
-    parts.append(Text("Not financial advice.", style="dim"))
-    return Group(*parts)
+    return [banner, Text(line)]
+
+
+def _health(status: Status, most: int | None) -> list[Panel]:
+    """The panel of what is wrong, above the symbols; most: how many findings a small screen has room for."""
+    if not status.problems:
+        return []
+    shown = status.problems if most is None else status.problems[:most]
+    lines = [*shown]
+    if len(shown) < len(status.problems):
+        lines.append(f"... and {len(status.problems) - len(shown)} more: `liq status`")
+    return [Panel("\n".join(lines), title=f"health: {status.health}", border_style="red", expand=False)]
+
+
+def _lines(text: Text, width: int) -> int:
+    return max(1, -(-len(text.plain) // width))
+
+
+def _panel_lines(panels: Sequence[Panel], width: int) -> int:
+    inner = width - 4
+    return sum(
+        2 + sum(max(1, -(-len(line) // inner)) for line in str(panel.renderable).split("\n")) for panel in panels
+    )
+
+
+def _nothing_yet() -> Text:
+    return Text("No scores yet.", style="dim")
+
+
+def _not_advice() -> Text:
+    return Text("Not financial advice.", style="dim")

@@ -27,6 +27,8 @@ body{max-width:1180px}.banner{background:#b3201a;color:#fff;padding:.6rem 1rem;b
 pre{white-space:pre-wrap;background:#f3f5f7;padding:.6rem;border-radius:6px;font-size:.85em;max-height:26rem;overflow:auto}
 td{vertical-align:top}.log td,.log th{text-align:left}.tag{color:#fff;border-radius:4px;padding:0 .4rem;font-size:.85em}
 summary{cursor:pointer}.side{display:grid;grid-template-columns:1fr 1fr;gap:1rem}.nowrap{white-space:nowrap}
+@media(max-width:640px){.side{grid-template-columns:1fr}pre{font-size:.78em;max-height:none}.log td{white-space:normal}
+.log td:first-child,.log th:first-child{position:static;min-width:0}}
 """
 )
 _VERDICTS: Final = {
@@ -48,7 +50,7 @@ def render(story: Story, settings: Settings) -> str:
     day = f"{story.first:%Y-%m-%d %H:%M} to {story.last:%Y-%m-%d %H:%M} UTC"
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<title>What would it have said? {_text(day)}</title><style>{_STYLE}</style></head><body>",
         "<h1>What would it have said?</h1>",
         f"<p>{_text(day)}, {_text(', '.join(story.symbols))}; world <b>{_text(story.world.name)}</b>,"
@@ -215,7 +217,9 @@ def _messages(told: Told) -> str:
             f"<td>{_outcome(message.outcome)}</td></tr>"
         )
     head = "".join(f"<th>{name}</th>" for name in ("time (UTC)", "level", "message", "what happened"))
-    return f"<table class='log'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return (
+        f"<div class=wide><table class='log'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def _outcome(outcome: Outcome | None) -> str:
@@ -290,7 +294,8 @@ def _figure(values: Any, of: Any) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return (
-        f"<table><thead><tr>{''.join(f'<th>{_text(h)}</th>' for h in head)}</tr></thead><tbody>{body}</tbody></table>"
+        f"<div class=wide><table><thead><tr>{''.join(f'<th>{_text(h)}</th>' for h in head)}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 

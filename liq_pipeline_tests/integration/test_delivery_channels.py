@@ -257,7 +257,7 @@ def test_a_process_killed_between_sending_and_committing_sends_again(database_ur
     dies = textwrap.dedent(
         """
         import os, signal, sys
-        from liq_pipeline.alerting import delivery
+        from liq_pipeline.alerting.sending import delivery
         from liq_pipeline.settings import Settings
 
         real = delivery.send_all

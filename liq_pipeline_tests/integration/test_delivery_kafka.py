@@ -146,7 +146,7 @@ def test_a_process_killed_between_publishing_and_committing_publishes_again_unde
     dies = textwrap.dedent(
         """
         import os, signal, sys
-        from liq_pipeline.alerting import delivery
+        from liq_pipeline.alerting.sending import delivery
         from liq_pipeline.bus.producer import RecordProducer
         from liq_pipeline.settings import Settings
 

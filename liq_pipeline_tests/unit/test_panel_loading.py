@@ -44,7 +44,27 @@ def test_epoch_times_of_any_unit_are_read(unit: int) -> None:
     rows = frame()
     expected = panel_from_frame(rows).time
     rows["time"] = rows["time"].dt.as_unit("s").astype("int64") * unit
-    assert np.array_equal(panel_from_frame(rows).time, expected)
+    word = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}[unit]
+    for written in (rows, rows.assign(time=rows["time"].astype(float)), rows.assign(time=rows["time"].astype(str))):
+        panel = panel_from_frame(written)
+        assert np.array_equal(panel.time, expected)
+        assert any(f"time read as {word}" in note and "2026-01-16 00:00:00" in note for note in panel.notes)
+
+
+def test_contracts_are_read_as_coins_and_said() -> None:
+    panel = panel_from_frame(frame(symbols=("BTCUSDT", "ETH-PERP", "WIF")))
+    assert panel.symbols == ("BTC", "ETH", "WIF")
+    assert "read as coins: BTCUSDT as BTC, ETH-PERP as ETH" in panel.notes
+
+
+def test_two_series_of_one_coin_are_refused() -> None:
+    with pytest.raises(LiqError, match=r"several series of BTC \(BTCUSD, BTCUSDT\)"):
+        panel_from_frame(frame(symbols=("BTCUSD", "BTCUSDT")))
+
+
+def test_a_panel_without_the_leaders_names_what_is_lost() -> None:
+    assert any("no BTC and no ETH in the panel" in note for note in panel_from_frame(frame(symbols=("WIF",))).notes)
+    assert not any("no BTC" in note for note in panel_from_frame(frame()).notes)
 
 
 def test_absent_columns_and_cells_are_unknown_not_zero() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,13 @@ def test_coins_and_venues_are_read_as_they_are_written(monkeypatch: pytest.Monke
     ("name", "value", "says"),
     [
         ("LIQ_SYMBOLS", "BTC/USDT", "such as BTC,ETH"),
+        ("LIQ_SYMBOLS", "ETH,BTCUSDT", "was BTC meant?"),
+        ("LIQ_SYMBOLS", "XBTUSD", "was BTC meant?"),
+        ("LIQ_SEVERITY_WARNING_RISK", "500", "less than 100"),
+        ("LIQ_SEVERITY_CRITICAL_RISK", "100", "less than 100"),
+        ("LIQ_SEVERITY_CRITICAL_PRESSURE", "-100", "greater than -100"),
+        ("LIQ_SEVERITY_INFO_RISK", "60", "above LIQ_SEVERITY_WARNING_RISK (50)"),
+        ("LIQ_SEVERITY_WARNING_PRESSURE", "-60", "below LIQ_SEVERITY_CRITICAL_PRESSURE (-30)"),
         ("LIQ_MODE", "life", "it must be 'auto', 'live'"),
         ("LIQ_RISK_MIN_COVERAGE", "2", "less than or equal to 1"),
         ("LIQ_SEVERITY_CRITICAL_RISK", "nan", "a finite number"),
@@ -60,8 +68,19 @@ def test_a_value_that_cannot_be_used_is_one_sentence_with_the_variable_s_name(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(LiqError, match=f"^The setting {name} is not usable: .*{says}.*[.]$"):
+    with pytest.raises(LiqError, match=f"^The setting {name} is not usable: .*{re.escape(says)}.*[.]$"):
         settings_in_force()
+
+
+def test_a_level_that_could_never_be_reached_is_refused_whichever_of_the_two_was_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LIQ_SEVERITY_CRITICAL_RISK", "40")
+    with pytest.raises(LiqError, match=r"LIQ_SEVERITY_WARNING_RISK .* above LIQ_SEVERITY_CRITICAL_RISK \(40\)"):
+        settings_in_force()
+    monkeypatch.setenv("LIQ_SEVERITY_WARNING_RISK", "40")
+    get_settings.cache_clear()
+    assert settings_in_force().severity.critical_risk == 40
 
 
 def test_a_misspelt_variable_is_told_with_what_was_meant() -> None:

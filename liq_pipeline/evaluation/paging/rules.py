@@ -39,22 +39,28 @@ def rule_figures(
     forward: WalkForward,
     model: CascadeModel,
     settings: Settings,
+    unseen: Booleans,
 ) -> dict[str, Any]:
-    """Pages of the early warning as shipped, and of every score at the rank that just keeps the budget."""
+    """Pages of the early warning as shipped, and of every score at the rank that just keeps the budget.
+
+    unseen: (times,) where the shipped model was trained on nothing; its pages there are judged apart.
+    """
     policy = desk.desk_policy(data.step_seconds, "early_warning", data.symbols, settings)
     first, last = int(data.time[span][0]), int(data.time[span][-1])
     happened = [e for e in events[desk.DESK_HORIZON_HOURS] if first <= e.onset <= last]
 
-    def figures(score: Floats, rule: WarningRule, since: float = first) -> dict[str, Any]:
+    def figures(score: Floats, rule: WarningRule, since: float = first, last: int = last) -> dict[str, Any]:
         if not np.isfinite(rule.rank) or not np.isfinite(since):
             return {"note": "nothing known to set a rank on"}
         warnings = desk.market_warnings(data.time, score, rule)
-        inside = np.where(span & (data.time >= since), warnings, np.nan)
+        inside = np.where(span & (data.time >= since) & (data.time <= last), warnings, np.nan)
         pages = desk.early_warning_pages(data.time, data.symbols, inside, policy)
         # Judged from where something is known: before that nobody could have been warned.
         known = data.time[np.isfinite(inside).any(axis=0)]
         judged_from = max(first, int(since), int(known[0]) if known.size else first)
-        return {**rule.as_json(), "judged_from": judged_from} | desk.desk_figures(pages, happened, judged_from, last)
+        return {**rule.as_json(), "judged_from": judged_from} | desk.desk_figures(
+            pages, [e for e in happened if judged_from <= e.onset <= last], judged_from, last
+        )
 
     result: dict[str, Any] = {
         "horizon_hours": desk.DESK_HORIZON_HOURS,
@@ -66,6 +72,14 @@ def rule_figures(
         ),
         "at_the_budget_in_hindsight": {},
     }
+    judged = np.flatnonzero(span & unseen)
+    if judged.size and not unseen[span].all():
+        # Training windows are stretches: the longest stretch without one is judged, so that no page spans a seam.
+        stretches = np.split(judged, np.flatnonzero(np.diff(judged) > 1) + 1)
+        longest = max(stretches, key=len)
+        result["early_warning_outside_training"] = figures(
+            shipped_4h, model.early_warning, float(data.time[longest[0]]), int(data.time[longest[-1]])
+        )
     # The rank is set on the judged rows themselves: the best each score could have done, for comparison only.
     for name in ("cascade_probability_4h", "liquidation_risk", VOLATILITY_4H, VOLATILITY_24H, "naive_point_table"):
         score = np.where(span, scores[name], np.nan)

@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from liq_pipeline.domain.symbols import coin_of
 from liq_pipeline.errors import LiqError
+from liq_pipeline.scoring.probability import LEADERS
 
 Floats = NDArray[np.float64]
 
@@ -31,6 +33,13 @@ VALUE_COLUMNS = (
     "stablecoin_net_inflow_usd",
 )
 POSITIVE_COLUMNS = (*VALUE_COLUMNS[:3], "long_short_ratio")
+EPOCH_UNITS = (
+    (1e11, 1.0, "seconds"),
+    (1e14, 1e3, "milliseconds"),
+    (1e17, 1e6, "microseconds"),
+    (float("inf"), 1e9, "nanoseconds"),
+)
+"""Up to which size an epoch number counts as which unit: 1e11 s lie in the year 5138, 1e11 ms in 1973."""
 NEVER_NEGATIVE_COLUMNS = ("long_liquidations_usd", "short_liquidations_usd")
 SNAP_SECONDS = 30
 """A stamp this close to a grid point (venues' clocks run seconds off) is that point; any other moves to the next."""
@@ -115,8 +124,8 @@ def panel_from_frame(frame: pd.DataFrame, data_hash: str = "") -> Panel:
     if "price_usd" not in frame.columns and not {"open_interest_base", "open_interest_usd"} <= set(frame.columns):
         raise LiqError("the panel has no column price_usd, nor open interest in coins and in USD to derive it from")
     notes: list[str] = []
-    seconds = _seconds(frame["time"])
-    codes, names = pd.factorize(frame["symbol"].astype(str).str.strip().str.upper(), sort=True)
+    seconds = _seconds(frame["time"], notes)
+    codes, names = pd.factorize(_coins(frame["symbol"], notes), sort=True)
     step = _infer_step(seconds, codes)
     grid, moved = _snap(seconds, step)
     if moved:
@@ -140,18 +149,46 @@ def panel_from_frame(frame: pd.DataFrame, data_hash: str = "") -> Panel:
     return Panel(tuple(map(str, names)), time, step, columns, tuple(notes), data_hash or _hash(columns, time))
 
 
-def _seconds(column: pd.Series) -> NDArray[np.int64]:
-    """Seconds since 1970 UTC from datetimes, ISO text, or epoch numbers (s, ms, us or ns by their size)."""
+def _coins(column: pd.Series, notes: list[str]) -> pd.Series:
+    """The coins that the rows speak of. Contracts are read as their coin and said: under the name BTCUSDT the model
+    would miss what it reads of BTC and ETH for every symbol."""
+    given = column.astype(str).str.strip().str.upper()
+    coins = {name: coin_of(name) for name in given.unique()}
+    renamed = {name: coin for name, coin in coins.items() if name != coin}
+    if renamed:
+        notes.append("read as coins: " + ", ".join(f"{name} as {coin}" for name, coin in sorted(renamed.items())))
+    several = sorted({coin for coin in coins.values() if list(coins.values()).count(coin) > 1})
+    if several:
+        names = ", ".join(sorted(name for name, coin in coins.items() if coin in several))
+        raise LiqError(f"the panel has several series of {', '.join(several)} ({names}): keep one symbol per coin")
+    absent = [coin for coin in LEADERS if coin not in coins.values()]
+    if absent:
+        notes.append(f"no {' and no '.join(absent)} in the panel: the model's terms of them are unknown in every row")
+    return given.map(coins)
+
+
+def _seconds(column: pd.Series, notes: list[str]) -> NDArray[np.int64]:
+    """Seconds since 1970 UTC from datetimes, ISO text, or epoch numbers (s, ms, us or ns by their size: said)."""
+    if not pd.api.types.is_numeric_dtype(column) and column.dtype.kind not in "M":
+        numbers = pd.to_numeric(column, errors="coerce")
+        if numbers.notna().all():
+            column = numbers
     if pd.api.types.is_numeric_dtype(column):
-        numbers = column.to_numpy(dtype=np.float64)
-        size = float(np.nanmedian(np.abs(numbers)))
-        unit = 1.0 if size < 1e11 else 1e3 if size < 1e14 else 1e6 if size < 1e17 else 1e9
-        return np.floor(numbers / unit).astype(np.int64)
+        stamps = np.asarray(column.to_numpy(dtype=np.float64), dtype=np.float64)
+        if not np.isfinite(stamps).all():
+            raise LiqError(f"{int((~np.isfinite(stamps)).sum())} rows of the panel have no time: every row needs one")
+        size = float(np.median(np.abs(stamps)))
+        unit, word = next((unit, word) for limit, unit, word in EPOCH_UNITS if size < limit)
+        seconds: NDArray[np.int64] = np.floor(stamps / unit).astype(np.int64)
+        first = datetime.fromtimestamp(int(seconds.min()), tz=UTC)
+        notes.append(f"time read as {word} since 1970 UTC: the first row is of {first:%Y-%m-%d %H:%M:%S}")
+        return seconds
     try:
         parsed = pd.to_datetime(column, utc=True, format="ISO8601") if column.dtype.kind not in "M" else column
         parsed = parsed.dt.tz_localize(UTC) if parsed.dt.tz is None else parsed.dt.tz_convert(UTC)
     except ValueError as error:
-        raise LiqError(f"a time of the panel cannot be read ({error}): use 2026-01-16T00:05:00Z") from error
+        reason = str(error).partition(". You might")[0]
+        raise LiqError(f"a time of the panel cannot be read ({reason}): use 2026-01-16T00:05:00Z") from error
     if parsed.isna().any():
         raise LiqError(f"{int(parsed.isna().sum())} rows of the panel have no time: every row needs one")
     return np.asarray(parsed.dt.as_unit("s").astype("int64"), dtype=np.int64)

@@ -24,6 +24,10 @@ thead th{background:#f3f5f7}.ours td:first-child{font-weight:600;color:#1f5fa8}.
 .cards{display:flex;flex-wrap:wrap;gap:.8rem;margin:1rem 0}
 .card{border:1px solid #d5dbe1;border-radius:8px;padding:.7rem 1rem;flex:1 1 190px}
 .card b{display:block;font-size:1.5rem}img{max-width:100%}ul{padding-left:1.2rem}
+.which{font-weight:600;margin:1rem 0 -.4rem}.wide{overflow-x:auto}
+@media(max-width:640px){body{margin:1rem auto;padding:0 .7rem}h1{font-size:1.35rem}.card{flex-basis:42%}
+.card b{font-size:1.15rem}th,td{padding:.25rem .4rem;font-size:.86rem;white-space:nowrap}
+.wide td:first-child,.wide th:first-child{position:sticky;left:0;background:#fff;white-space:normal;min-width:7.5rem}}
 .limits{background:#fff8e6;border-left:4px solid #d9a300;padding:.6rem 1rem}
 """
 
@@ -38,7 +42,7 @@ def render(report: Mapping[str, Any]) -> str:
     panel, model = report["panel"], report["model"]
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width'><title>Alarm quality</title>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'><title>Alarm quality</title>",
         f"<style>{STYLE}</style></head><body>",
         "<h1>How good are the alarms?</h1>",
         f"<p class='note'>{', '.join(map(_text, panel['symbols']))} every {panel['step_seconds'] // 60} min,"
@@ -115,7 +119,8 @@ def _table(
         for row in rows
     )
     return (
-        f"<table><thead><tr>{''.join(f'<th>{_text(h)}</th>' for h in head)}</tr></thead><tbody>{body}</tbody></table>"
+        f"<div class=wide><table><thead><tr>{''.join(f'<th>{_text(h)}</th>' for h in head)}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
@@ -134,31 +139,44 @@ def _limits(limits: list[str]) -> str:
 
 
 def _cards(report: Mapping[str, Any]) -> str:
-    # A model is never headlined with rows that it was trained on.
-    in_sample = (report["model"]["share_of_rows_in_training_window"] or 0) > 0
-    which = "walk-forward" if in_sample else "shipped model"
-    four = report["scores"]["cascade_probability_4h" + ("_walk_forward" if in_sample else "")]["4h"]
-    if four.get("roc_auc_within") is None and in_sample:
+    """The headline: the shipped model on rows that it was not trained on, the walk-forward beside it.
+
+    A model is never headlined with rows that it was trained on.
+    """
+    share = report["model"]["share_of_rows_in_training_window"] or 0
+    name, desk = "cascade_probability_4h", report["desk"]
+    readings: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]] = []
+    if share == 0:
+        readings.append(("shipped model", report["scores"][name]["4h"], desk["early_warning_as_shipped"]))
+    elif "outside_training" in report:
+        unseen = report["outside_training"][name]["4h"]
+        readings.append(("shipped model, unseen rows", unseen, desk.get("early_warning_outside_training", {})))
+    walked = report["scores"][f"{name}_walk_forward"]["4h"]
+    readings.append(("walk-forward", walked, desk["early_warning_walk_forward"]))
+    readings = [reading for reading in readings if reading[1].get("roc_auc_within") is not None]
+    if not readings:
         return (
             "<p class='limits'>No headline: every figure of the shipped model here is in sample, and the data are too"
             " short or too calm for a walk-forward. The risk score and the baselines below learn nothing and stand.</p>"
         )
-    page = report["desk"]["early_warning_walk_forward" if in_sample else "early_warning_as_shipped"]
+    return "".join(_reading(*reading) for reading in readings)
+
+
+def _reading(which: str, four: Mapping[str, Any], page: Mapping[str, Any]) -> str:
+    paged = page.get("paged_30_min_before_onset")
     cards = [
-        (f"ROC-AUC within symbols, 4 h, {which}", _number(four.get("roc_auc_within"))),
-        (f"gain over volatility, {which}", _interval(four.get("gain_over_volatility_roc_auc"))),
-        (f"PR-AUC over base rate, {which}", _number(four.get("pr_auc_over_base_rate_within"), 1) + " times"),
-        (f"Brier skill, {which}", _number(four.get("brier_skill_over_symbol_base_rate"), 4)),
-        (f"false pages a week, {which}", _number(page.get("false_per_week"), 2)),
+        ("ROC-AUC within symbols, 4 h", _number(four.get("roc_auc_within"))),
+        ("gain over volatility", _interval(four.get("gain_over_volatility_roc_auc"))),
+        ("PR-AUC over base rate", _number(four.get("pr_auc_over_base_rate_within"), 1) + " times"),
+        ("Brier skill", _number(four.get("brier_skill_over_symbol_base_rate"), 4)),
+        ("false pages a week", _number(page.get("false_per_week"), 2)),
         (
-            f"major or systemic paged ≥ 30 min before, {which}",
-            _percent(page["paged_30_min_before_onset"]["major_or_systemic"]["by_market"]["share"])
-            if "paged_30_min_before_onset" in page
-            else "-",
+            "major or systemic paged ≥ 30 min before",
+            "-" if paged is None else _percent(paged["major_or_systemic"]["by_market"]["share"]),
         ),
     ]
     return (
-        "<div class='cards'>"
+        f"<p class='which'>{_text(which)}</p><div class='cards'>"
         + "".join(f"<div class='card'><b>{_text(value)}</b>{_text(name)}</div>" for name, value in cards)
         + "</div>"
     )
@@ -206,9 +224,11 @@ def _probability_table(report: Mapping[str, Any]) -> str:
 
 def _desk_table(report: Mapping[str, Any]) -> str:
     desk = report["desk"]
+    unseen = desk.get("early_warning_outside_training")
     named = (
         {
             "early_warning as shipped": desk["early_warning_as_shipped"],
+            **({"early_warning, unseen rows": unseen} if unseen else {}),
             "early_warning walk-forward": desk["early_warning_walk_forward"],
             "severity rule": desk["severity_rule"],
         }

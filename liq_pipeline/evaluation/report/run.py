@@ -111,8 +111,9 @@ def evaluate(
         scores[f"cascade_probability_{hours}h"] = shipped.by_hours[hours]
         scores[f"cascade_probability_{hours}h_walk_forward"] = forward.by_hours[hours]
     scores |= baselines
+    inside_training = in_training(model, data.time)
     severities = severity_figures(data, span, risk, events[desk.DESK_HORIZON_HOURS], settings)
-    rules = rule_figures(data, span, scores, events, shipped.by_hours[4], forward, model, settings)
+    rules = rule_figures(data, span, scores, events, shipped.by_hours[4], forward, model, settings, ~inside_training)
     first, last = int(data.time[span][0]), int(data.time[span][-1])
     happened = [e for e in events[desk.DESK_HORIZON_HOURS] if first <= e.onset <= last]
     pages = severity_pages(data, span, risk, panel_pressure(data, settings), settings)
@@ -148,7 +149,6 @@ def evaluate(
         ),
         "drift": drift(model, found, span),
     }
-    inside_training = in_training(model, data.time)
     if inside_training.any() and not inside_training.all():
         after = replace(judged, inside=judged.inside & ~inside_training)
         report["outside_training"] = {
