@@ -12,7 +12,8 @@ RUN mkdir liq_pipeline && touch liq_pipeline/__init__.py \
 
 COPY liq_pipeline liq_pipeline
 COPY sql sql
-COPY dagster.yaml workspace.yaml ./
+COPY dagster_home ./dagster_home
+COPY workspace.yaml ./
 RUN pip install --constraint constraints.txt --no-deps --editable .
 
 # Nothing here needs root. The volumes take over the owner of these folders when they are first mounted.

@@ -53,6 +53,7 @@ format: $(VENV)/.installed-dev
 docs: $(VENV)/.installed
 	@$(BIN)/python -m liq_pipeline.operations.settings_page
 	@$(BIN)/python -m liq_pipeline.operations.schema_pages
+	@$(BIN)/python -m liq_pipeline.operations.architecture_picture
 
 # Every transitive version, from a fresh environment.
 constraints:

@@ -79,13 +79,14 @@ class Deployment:
         dagster_storage.ensure_tables(self.dagster_url)
         migrate(self.url)
         ensure_topics(kafka.bootstrap_servers, "")
-        self.endpoints = Endpoints(self.url, kafka.bootstrap_servers, mode="simulated")
-        self.environment = parts.environment(
-            self.home,
-            self.endpoints,
+        self.endpoints = Endpoints(
+            self.url,
+            kafka.bootstrap_servers,
             dagster_storage_url=self.dagster_url,
             code_server_port=self.ports["code_server"],
+            mode="simulated",
         )
+        self.environment = parts.environment(self.home, self.endpoints)
         player = parts.source_part(self.home, self.environment, "simulated", recording=None, speed=1.0, once=False)
         self._servers.start([player])
 

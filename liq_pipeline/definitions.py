@@ -12,6 +12,7 @@ from typing import Any
 from dagster import Definitions, in_process_executor
 
 from liq_pipeline.defs import lineage
+from liq_pipeline.defs.attached import say_if_detached
 from liq_pipeline.defs.heavy import evaluation
 from liq_pipeline.defs.heavy.healing import gap_healing
 from liq_pipeline.defs.heavy.history import load_history, score_history
@@ -47,4 +48,5 @@ def build_definitions(*, resources: Mapping[str, Any] | None = None) -> Definiti
     )
 
 
+say_if_detached()
 defs = build_definitions()

@@ -52,7 +52,7 @@ class Stack:
             "LIQ_ZYGOTE_SOCKET": str(self.socket),
             "PYTHONPATH": f"{module_folder}{os.pathsep}{REPOSITORY}",
         }
-        configuration = yaml.safe_load((REPOSITORY / "dagster.yaml").read_text())
+        configuration = yaml.safe_load((REPOSITORY / "dagster_home" / "dagster.yaml").read_text())
         configuration["run_launcher"]["config"]["module"] = module
         (home / "dagster.yaml").write_text(yaml.safe_dump(configuration))
         self._repository = ReconstructableRepository(ModuleCodePointer(module, "defs", str(module_folder)))

@@ -1,1 +1,6 @@
-"""Kafka: topics, codec, producer, reader. Nothing here knows a table or a score."""
+"""Kafka. Nothing here knows a table or a score.
+
+Lives here: topics.py (names, keys, partitions: a new topic begins there), admin.py (making them so), codec.py (JSON,
+typed and checked), producer.py (what was acknowledged is never lost), reader.py (from stated offsets), unpack.py (from
+fetched bytes to messages, at landing speed), size.py. Does not: what a message becomes in a table (store/landing/).
+"""

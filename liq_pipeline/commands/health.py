@@ -1,4 +1,4 @@
-"""Commands that say how things are: status, watch, doctor.
+"""Commands that say how things are: status, watch, doctor, env.
 
 Belongs here: printing and exit codes. Does not: what healthy means (operations/).
 """
@@ -103,3 +103,20 @@ def doctor() -> None:
         table.add_row(finding.check, grade, finding.detail, finding.mend)
     out.print(table)
     raise typer.Exit(worst)
+
+
+def environment(as_json: JsonOption = False) -> None:
+    """What attaches Dagster's own tools to the running home: eval "$(liq env)". Holds a password."""
+    import shlex
+
+    from liq_pipeline.runtime.home import Home
+    from liq_pipeline.runtime.parts import dagster_variables
+
+    settings = settings_in_force()
+    home = Home(settings.home)
+    given = {"LIQ_HOME": str(home.path)} | dagster_variables(home, endpoints_in_force(settings))
+    if as_json:
+        sys.stdout.write(json.dumps(given) + "\n")
+        return
+    for name, value in given.items():
+        sys.stdout.write(f"export {name}={shlex.quote(value)}\n")

@@ -9,5 +9,5 @@ By what you are after:
   figures/  row-wise figures, baselines, ablations
   paging/   desk figures: pages as people would have had them, and what followed each alert
   models/   fitting, walk-forward, shadow, the gate of a promotion, the shipped model
-  report/   `liq evaluate`: run.py is the way through all of the above
+  report/   `liq evaluate`: report/run is the way through all of the above
 """

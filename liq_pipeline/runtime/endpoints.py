@@ -30,6 +30,9 @@ class Endpoints:
     database_reader_url: str | None = field(default=None, repr=False)
     """Who may only read, for `liq sql`; None: whoever database_url names, in read-only transactions."""
     dagster_url: str | None = None
+    dagster_storage_url: str | None = field(default=None, repr=False)
+    """Where Dagster keeps its runs and events, for its own tools (`liq env`)."""
+    code_server_port: int | None = None
     mode: str | None = None
     """live, simulated or recorded; None if this process cannot know (own servers, nothing started by `liq up`)."""
     mode_reason: str | None = None

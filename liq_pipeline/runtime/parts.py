@@ -14,6 +14,7 @@ from typing import Final
 
 import requests
 
+from liq_pipeline.errors import LiqError
 from liq_pipeline.runtime.endpoints import EffectiveMode, Endpoints
 from liq_pipeline.runtime.home import SUPERVISED_HOME, Home
 from liq_pipeline.runtime.servers import dagster_home
@@ -30,8 +31,6 @@ def environment(
     home: Home,
     endpoints: Endpoints,
     *,
-    dagster_storage_url: str,
-    code_server_port: int,
     record_dir: Path | None = None,
 ) -> dict[str, str]:
     """What every child gets: our own environment with all addresses in force. Holds passwords: never log it."""
@@ -43,13 +42,9 @@ def environment(
             "LIQ_MODE": endpoints.mode or "auto",
             "LIQ_DATABASE_URL": endpoints.database_url,
             "LIQ_KAFKA_BOOTSTRAP_SERVERS": endpoints.kafka_bootstrap_servers,
-            "LIQ_DAGSTER_PG_URL": dagster_storage_url,
-            "LIQ_CODE_SERVER_PORT": str(code_server_port),
             # Messages link to the page where it really is, also when its usual port was taken.
             "LIQ_ALERT_LINK_URL": os.environ.get("LIQ_ALERT_LINK_URL") or endpoints.dagster_url or "",
-            "LIQ_ZYGOTE_SOCKET": str(dagster_home.zygote_socket(home)),
-            "DAGSTER_HOME": str(home.dagster),
-            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            **dagster_variables(home, endpoints),
             "PYTHONUNBUFFERED": "1",
             "TZ": "UTC",
         }
@@ -59,6 +54,25 @@ def environment(
     for name in _ONE_THREAD:
         given.setdefault(name, "1")
     return given
+
+
+def dagster_variables(home: Home, endpoints: Endpoints) -> dict[str, str]:
+    """What dagster_home/*.yaml refer to: with these, Dagster's own tools work on this home. Holds a password.
+
+    Raises LiqError if the home's Dagster is not known: nothing runs there, or an older version started it.
+    """
+    if endpoints.dagster_storage_url is None or endpoints.code_server_port is None:
+        raise LiqError(
+            f"no Dagster runs on {home.path}: start `liq up` (or `make run`) first, or set LIQ_HOME to the folder where"
+            " it runs"
+        )
+    return {
+        "DAGSTER_HOME": str(home.dagster),
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
+        "LIQ_DAGSTER_PG_URL": endpoints.dagster_storage_url,
+        "LIQ_CODE_SERVER_PORT": str(endpoints.code_server_port),
+        "LIQ_ZYGOTE_SOCKET": str(dagster_home.zygote_socket(home)),
+    }
 
 
 def dagster_parts(home: Home, child_environment: Mapping[str, str], ports: Mapping[str, int]) -> list[Part]:

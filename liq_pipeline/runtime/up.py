@@ -126,6 +126,8 @@ class _Run:
             database_reader_url=urls.reader,
             kafka_bootstrap_servers=kafka,
             dagster_url=f"http://127.0.0.1:{ports['dagster']}",
+            dagster_storage_url=urls.dagster_storage,
+            code_server_port=ports["code_server"],
             mode=mode,
             mode_reason=reason,
         )
@@ -135,8 +137,6 @@ class _Run:
         environment = parts.environment(
             self._home,
             self._endpoints,
-            dagster_storage_url=urls.dagster_storage,
-            code_server_port=ports["code_server"],
             record_dir=record_dir,
         )
         dagster = parts.dagster_parts(self._home, environment, ports)

@@ -54,7 +54,7 @@ def settings_variables(of: type[BaseSettings] = Settings) -> set[str]:
 
 def dagster_variables() -> set[str]:
     """Every environment variable that Dagster's own files read."""
-    text = (ROOT / "dagster.yaml").read_text() + (ROOT / "docker" / "workspace.yaml").read_text()
+    text = (ROOT / "dagster_home" / "dagster.yaml").read_text() + (ROOT / "docker" / "workspace.yaml").read_text()
     return set(re.findall(r"env: ([A-Z_]+)", text))
 
 
@@ -227,7 +227,7 @@ def test_the_image_holds_all_that_the_program_needs_at_run_time() -> None:
     for path in copied:
         assert (ROOT / path).exists(), path
         assert f"!{path}" in ignored, f"{path} does not reach the build"
-    assert {"liq_pipeline", "sql", "dagster.yaml", "constraints.txt"} <= copied
+    assert {"liq_pipeline", "sql", "dagster_home", "constraints.txt"} <= copied
     assert re.search(r"^USER liq$", dockerfile, re.MULTILINE)
 
 

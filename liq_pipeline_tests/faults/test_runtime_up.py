@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import stat
@@ -27,6 +28,7 @@ from liq_pipeline.runtime.endpoints import Endpoints, resolve
 from liq_pipeline.runtime.files import read_json
 from liq_pipeline.runtime.home import Home
 from liq_pipeline.runtime.processes import ProcessIdentity, free_port, port_is_free, wait_until_gone
+from liq_pipeline.runtime.servers import dagster_home
 from liq_pipeline.settings import Settings
 
 pytestmark = [pytest.mark.xdist_group("liq-up"), pytest.mark.timeout(600)]
@@ -122,6 +124,28 @@ def test_it_says_what_it_does_then_the_address_the_mode_and_what_to_do_next(inst
         assert expected in said
     assert f"http://127.0.0.1:{installation.ports['dagster']}" in said
     assert "simulated: asked for" in said
+
+
+def test_dagster_s_own_tools_work_on_it_once_liq_env_attached_them(installation: Installation) -> None:
+    printed = installation.liq("env")
+    assert printed.returncode == 0, printed.stderr
+    tools = Path(sys.executable).parent
+
+    def attached(*command: str) -> str:
+        script = f"{printed.stdout}\n{tools}/{shlex.join(command)}"
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=dagster_home.PROJECT.parent, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert eventually(lambda: "Run: " in attached("dagster", "run", "list", "--limit", "3"), 120)
+    assert '"RepositoryConnection"' in attached("dagster-graphql", "-t", "{ repositoriesOrError { __typename } }")
+    url = installation.endpoints().dagster_url
+    answer = requests.post(f"{url}/graphql", json={"query": "{ version }"}, timeout=20).json()
+    assert answer["data"]["version"]
+    as_object = json.loads(installation.liq("env", "--json").stdout)
+    assert as_object["DAGSTER_HOME"] == str(installation.home.dagster)
 
 
 def test_every_part_runs_in_a_session_of_its_own(installation: Installation) -> None:

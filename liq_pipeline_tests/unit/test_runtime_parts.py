@@ -21,6 +21,8 @@ ENDPOINTS = Endpoints(
     database_url="postgresql://liq:secret@127.0.0.1:1/liq",
     kafka_bootstrap_servers="127.0.0.1:2",
     dagster_url="http://127.0.0.1:3",
+    dagster_storage_url="postgresql+psycopg2://x",
+    code_server_port=4,
     mode="simulated",
 )
 
@@ -33,9 +35,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def environment(home: Home, record_dir: Path | None = None) -> dict[str, str]:
-    return parts.environment(
-        home, ENDPOINTS, dagster_storage_url="postgresql+psycopg2://x", code_server_port=4, record_dir=record_dir
-    )
+    return parts.environment(home, ENDPOINTS, record_dir=record_dir)
 
 
 def command(part: Part) -> list[str]:

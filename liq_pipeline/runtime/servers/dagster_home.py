@@ -1,6 +1,6 @@
 """What Dagster needs before its processes start: its home folder and its own database.
 
-Belongs here: both of them. Does not: Dagster's settings (dagster.yaml, workspace.yaml in the project's root).
+Belongs here: both of them. Does not: Dagster's settings (dagster_home/ in the project's root).
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from liq_pipeline.errors import LiqError
 from liq_pipeline.runtime.files import write_atomically
 from liq_pipeline.runtime.home import Home
 
-PROJECT: Final = Path(__file__).resolve().parents[3]
+PROJECT: Final = Path(__file__).resolve().parents[3] / "dagster_home"
+"""Not in the root itself: Dagster's tools take a dagster.yaml of the folder they are started in, and this one needs the
+addresses of a running installation."""
 FILES: Final = ("dagster.yaml", "workspace.yaml")
 LONGEST_SOCKET_PATH: Final = 100  # the kernel's limit is 107 bytes; some room for the names beside it
 

@@ -1,7 +1,7 @@
 """Writing down what sources answered, word for word, so that it can be played again through the same parsers.
 
 Belongs here: the format and the writer (`liq up --record DIR`, LIQ_SOURCE_RECORD_DIR). Does not: reading it
-(recorded/raw_answers.py).
+(sources/recorded/raw_answers.py).
 
 One JSON line per answer or frame, in hourly files `raw-<YYYYMMDDTHH>.jsonl.gz`; several processes append to one file,
 each a whole gzip member under a lock, so a process that is killed costs its own last seconds at most. Requests are

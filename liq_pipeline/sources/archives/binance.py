@@ -1,7 +1,7 @@
 """Binance's public archive of USD-M perpetuals: open interest, long/short ratios, settled funding, mark prices.
 
 Belongs here: the archive's layout, columns and quirks. Does not: downloading (files.py), the live venue
-(live/binance.py).
+(sources/live/binance.py).
 
 Layout: data/futures/um/{daily,monthly}/<kind>/<SYMBOL>[/<interval>]/<SYMBOL>-<kind or interval>-<day or month>.zip.
 What is read of it:

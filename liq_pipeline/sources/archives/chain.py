@@ -1,7 +1,7 @@
 """Stablecoin transfers of the past, by block range, an hour of blocks at a time.
 
 Belongs here: finding the blocks of an hour and reading them. Does not: the providers (live/ethereum*.py,
-live/etherscan.py), following the head of the chain (flows.py).
+sources/chain/etherscan.py), following the head of the chain (flows.py).
 
 Old blocks are final: nothing is read twice. Directions are those of the labels in force now, as first seen; scoring
 derives them from the labels known at its own time.

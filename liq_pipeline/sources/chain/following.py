@@ -1,7 +1,7 @@
 """Following stablecoin transfers along the chain: every block once, late rows found, re-orgs marked.
 
 Belongs here: where reading goes on, what is kept, and what a re-org takes back. Does not: a provider's endpoints
-(live/etherscan.py, live/ethereum_rpc.py), labels as such (wallet_lists.py), or when to poll (sources/polling/round.py).
+(etherscan.py, ethereum_rpc.py), labels as such (wallet_lists.py), or when to poll (sources/polling/round.py).
 
 Each poll reads from a few blocks before the last one read up to the newest, in chunks, until the time runs out; once a
 minute it then goes back LIQ_SOURCE_FLOW_REREAD_BLOCKS. Blocks are read again because an index fills late and because a

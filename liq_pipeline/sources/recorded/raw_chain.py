@@ -1,7 +1,7 @@
 """Stablecoin transfers out of recorded answers: the block ranges that were read, read again from what was answered.
 
 Belongs here: serving a reader of the chain from recorded answers, and what a re-org takes back. Does not: the format
-(raw_log.py), or what answers mean (live/etherscan.py, live/ethereum_rpc.py).
+(raw_log.py), or what answers mean (sources/chain/etherscan.py, sources/chain/ethereum_rpc.py).
 
 A line of the kind `chunk` names the blocks that were read and follows the answers which that took. Refusals are not
 recorded: a question without an answer was refused for its size, and the reader halves its range as it did then.
