@@ -1,4 +1,4 @@
-"""What the usual library makes of the same answers: why these venues are read directly.
+"""What ccxt makes of the same answers: why these venues are read directly.
 
 Each test feeds one frame to ccxt's own parser and to ours, and names what would be lost or mixed. The numbers of the
 tests are those of the ten traps that are known of it. When a newer ccxt answers better, a test here fails: then the

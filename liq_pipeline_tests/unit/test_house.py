@@ -37,7 +37,7 @@ def test_nothing_looks_up_and_rooms_of_one_floor_do_not_look_at_each_other() -> 
         "each room of liq_pipeline stands on one floor of FLOORS (architecture_picture.py)"
     )
     wrong = [
-        f"{importer} imports {imported}: {room} stands {'beside' if height[room] == height[target] else 'below'} {target}"
+        f"{importer} imports {imported}, but {room} does not stand above {target}"
         for (room, target), pairs in imports_between().items()
         if room != target and height[room] <= height[target]
         for importer, imported in pairs

@@ -8,13 +8,11 @@ refused is halved until it passes, and one block that is refused is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from liq_pipeline.sources.access.http import (
-    BadAnswerError,
-    HttpClient,
     RefusedError,
     RejectedError,
     Request,
@@ -22,7 +20,7 @@ from liq_pipeline.sources.access.http import (
     ThrottledError,
     TransientError,
 )
-from liq_pipeline.sources.access.limits import BudgetError, Limit
+from liq_pipeline.sources.access.limits import Limit
 from liq_pipeline.sources.chain.ethereum import (
     TRANSFER_TOPIC,
     Block,
@@ -33,9 +31,8 @@ from liq_pipeline.sources.chain.ethereum import (
     decode_log,
     hex_number,
 )
-from liq_pipeline.sources.live.values import UNREADABLE, ShapeError
-
-T = TypeVar("T")
+from liq_pipeline.sources.chain.reader import BudgetedReader
+from liq_pipeline.sources.live.values import ShapeError
 
 NAME: Final = "ethereum_rpc"
 # The user's own node or plan: a modest pace that free plans grant.
@@ -66,18 +63,11 @@ def classify(status: int, payload: Any) -> SourceError | None:
     return RejectedError(NAME, f"code {code}")
 
 
-class RpcReader:
+class RpcReader(BudgetedReader):
     """ChainReader over a JSON-RPC node. acquire: reserves a request's costs or raises BudgetError."""
 
     name = NAME
     chunk_blocks = 50
-
-    def __init__(
-        self, http: HttpClient, acquire: Callable[[dict[str, int]], None], deadline: float | None = None
-    ) -> None:
-        self._http = http
-        self._acquire = acquire
-        self._deadline = deadline
 
     def head(self) -> int:
         """The newest block's number."""
@@ -147,16 +137,3 @@ class RpcReader:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         payload = self._http.ask(Request("", body=body, costs=COST), deadline=self._deadline, again=self._again).payload
         return payload["result"]
-
-    def _again(self, costs: Mapping[str, int]) -> bool:
-        try:
-            self._acquire(dict(costs))
-        except BudgetError:
-            return False
-        return True
-
-    def _decoded(self, work: Callable[[], T]) -> T:
-        try:
-            return work()
-        except UNREADABLE as error:
-            raise BadAnswerError(NAME, f"the answer has another form than documented ({error})") from error

@@ -10,14 +10,12 @@ page x offset is limited and rows shift while blocks arrive. getLogs writes numb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources.access.http import (
-    BadAnswerError,
-    HttpClient,
     RefusedError,
     RejectedError,
     Request,
@@ -25,7 +23,7 @@ from liq_pipeline.sources.access.http import (
     ThrottledError,
     TransientError,
 )
-from liq_pipeline.sources.access.limits import BudgetError, Limit
+from liq_pipeline.sources.access.limits import Limit
 from liq_pipeline.sources.chain.ethereum import (
     TRANSFER_TOPIC,
     Block,
@@ -36,9 +34,8 @@ from liq_pipeline.sources.chain.ethereum import (
     decode_log,
     hex_number,
 )
-from liq_pipeline.sources.live.values import UNREADABLE, ShapeError
-
-T = TypeVar("T")
+from liq_pipeline.sources.chain.reader import BudgetedReader
+from liq_pipeline.sources.live.values import ShapeError
 
 NAME: Final = "etherscan"
 URL: Final = "https://api.etherscan.io"
@@ -77,19 +74,12 @@ def classify(_status: int, payload: Any) -> SourceError | None:
     return RejectedError(NAME, text)
 
 
-class EtherscanReader:
+class EtherscanReader(BudgetedReader):
     """ChainReader over Etherscan. acquire: reserves a request's costs or raises BudgetError."""
 
     name = NAME
     # About 60 transfers of each token in a block: two pages per token, within what 3 calls a second allow in a round.
     chunk_blocks = 8
-
-    def __init__(
-        self, http: HttpClient, acquire: Callable[[dict[str, int]], None], deadline: float | None = None
-    ) -> None:
-        self._http = http
-        self._acquire = acquire
-        self._deadline = deadline
 
     def head(self) -> int:
         """The newest block's number."""
@@ -160,19 +150,6 @@ class EtherscanReader:
         if not isinstance(payload, dict):
             raise ShapeError("an object was expected")
         return payload.get("result")
-
-    def _again(self, costs: Mapping[str, int]) -> bool:
-        try:
-            self._acquire(dict(costs))
-        except BudgetError:
-            return False
-        return True
-
-    def _decoded(self, work: Callable[[], T]) -> T:
-        try:
-            return work()
-        except UNREADABLE as error:
-            raise BadAnswerError(NAME, f"the answer has another form than documented ({error})") from error
 
 
 def _key_set_pages(

@@ -29,9 +29,9 @@ from liq_pipeline.sources.live.base import (
     Stream,
     of_symbol,
     one_request,
-    settled_intervals,
 )
 from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.series import read_closes, read_settlements
 from liq_pipeline.sources.live.values import ShapeError, milliseconds, number, time_of_ms
 
 NAME = "binance"
@@ -100,16 +100,14 @@ def _funding(payload: Any, reading: Reading) -> None:
 
 
 def _settled(payload: Any, reading: Reading) -> None:
-    rows = sorted(payload, key=lambda row: int(row["fundingTime"]))
-    # fundingTime carries some milliseconds of jitter: the settlement is at the full second.
-    times = [time_of_ms(int(row["fundingTime"]) // 1000 * 1000) for row in rows]
-    instrument = reading.asked
-    for row, moment, hours in zip(
-        rows, times, settled_intervals(times, instrument.funding_interval_hours), strict=True
-    ):
-        mark = row.get("markPrice")  # empty in old rows
-        native_mark = number(mark) if mark else None
-        reading.funding(instrument, "settled", number(row["fundingRate"]), hours, moment, native_mark=native_mark)
+    read_settlements(
+        payload,
+        reading,
+        # fundingTime carries some milliseconds of jitter: the settlement is at the full second.
+        moment=lambda row: time_of_ms(int(row["fundingTime"]) // 1000 * 1000),
+        rate=lambda row: number(row["fundingRate"]),
+        mark=lambda row: number(row["markPrice"]) if row.get("markPrice") else None,  # empty in old rows
+    )
 
 
 def _open_interest(payload: Any, reading: Reading) -> None:
@@ -149,11 +147,7 @@ def _long_short(kind: LongShortKind) -> Callable[[Any, Reading], None]:
 
 
 def _mark_klines(payload: Any, reading: Reading) -> None:
-    # [open time, open, high, low, close, ...]: the close is true at the end of the bar.
-    def row(bar: Any) -> None:
-        reading.price(reading.asked, number(bar[4]), time_of_ms(bar[0]) + timedelta(minutes=5))
-
-    reading.each(payload, row)
+    read_closes(payload, reading)
 
 
 def _liquidation(message: Any, reading: Reading) -> None:

@@ -28,9 +28,9 @@ from liq_pipeline.sources.live.base import (
     Source,
     of_symbol,
     one_request,
-    settled_intervals,
 )
 from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.series import read_account_shares, read_closes, read_settlements
 from liq_pipeline.sources.live.values import ShapeError, milliseconds, number, number_or_none, time_of_ms
 
 NAME = "bitget"
@@ -109,21 +109,16 @@ def _funding(payload: Any, reading: Reading) -> None:
 
 
 def _settled(payload: Any, reading: Reading) -> None:
-    rows = sorted(payload["data"], key=lambda row: int(row["fundingTime"]))
-    times = [time_of_ms(row["fundingTime"]) for row in rows]
-    instrument = reading.asked
-    for row, moment, hours in zip(
-        rows, times, settled_intervals(times, instrument.funding_interval_hours), strict=True
-    ):
-        reading.funding(instrument, "settled", number(row["fundingRate"]), hours, moment)
+    read_settlements(
+        payload["data"],
+        reading,
+        moment=lambda row: time_of_ms(row["fundingTime"]),
+        rate=lambda row: number(row["fundingRate"]),
+    )
 
 
 def _long_short_history(payload: Any, reading: Reading) -> None:
-    def row(entry: Any) -> None:
-        long, short = number(entry["longAccountRatio"]), number(entry["shortAccountRatio"])
-        reading.long_short(reading.asked, "accounts", long, short, time_of_ms(entry["ts"]))
-
-    reading.each(payload["data"], row)
+    read_account_shares(payload["data"], reading, long="longAccountRatio", short="shortAccountRatio", stamp="ts")
 
 
 def _long_short(payload: Any, reading: Reading) -> None:
@@ -133,11 +128,7 @@ def _long_short(payload: Any, reading: Reading) -> None:
 
 
 def _mark_candles(payload: Any, reading: Reading) -> None:
-    # [start, open, high, low, close, ...]: the close is true at the end of the bar.
-    def row(bar: Any) -> None:
-        reading.price(reading.asked, number(bar[4]), time_of_ms(bar[0]) + FIVE_MINUTES)
-
-    reading.each(payload["data"], row)
+    read_closes(payload["data"], reading)
 
 
 def _liquidations(payload: Any, reading: Reading) -> None:

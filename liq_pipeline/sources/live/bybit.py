@@ -37,9 +37,9 @@ from liq_pipeline.sources.live.base import (
     Stream,
     of_symbol,
     one_request,
-    settled_intervals,
 )
 from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.series import read_account_shares, read_closes, read_settlements
 from liq_pipeline.sources.live.values import ShapeError, milliseconds, number, time_of_ms
 
 NAME = "bybit"
@@ -136,21 +136,16 @@ def _funding(payload: Any, reading: Reading) -> None:
 
 
 def _settled(payload: Any, reading: Reading) -> None:
-    rows = sorted(payload["result"]["list"], key=lambda row: int(row["fundingRateTimestamp"]))
-    times = [time_of_ms(row["fundingRateTimestamp"]) for row in rows]
-    instrument = reading.asked
-    for row, moment, hours in zip(
-        rows, times, settled_intervals(times, instrument.funding_interval_hours), strict=True
-    ):
-        reading.funding(instrument, "settled", number(row["fundingRate"]), hours, moment)
+    read_settlements(
+        payload["result"]["list"],
+        reading,
+        moment=lambda row: time_of_ms(row["fundingRateTimestamp"]),
+        rate=lambda row: number(row["fundingRate"]),
+    )
 
 
 def _long_short(payload: Any, reading: Reading) -> None:
-    def row(entry: Any) -> None:
-        long, short = number(entry["buyRatio"]), number(entry["sellRatio"])
-        reading.long_short(reading.asked, "accounts", long, short, time_of_ms(entry["timestamp"]))
-
-    reading.each(payload["result"]["list"], row)
+    read_account_shares(payload["result"]["list"], reading, long="buyRatio", short="sellRatio", stamp="timestamp")
 
 
 def _open_interest_history(payload: Any, reading: Reading) -> None:
@@ -161,11 +156,7 @@ def _open_interest_history(payload: Any, reading: Reading) -> None:
 
 
 def _mark_klines(payload: Any, reading: Reading) -> None:
-    # [start, open, high, low, close], newest first: the close is true at the end of the bar.
-    def row(bar: Any) -> None:
-        reading.price(reading.asked, number(bar[4]), time_of_ms(bar[0]) + timedelta(minutes=5))
-
-    reading.each(payload["result"]["list"], row)
+    read_closes(payload["result"]["list"], reading)
 
 
 def parse_stream(message: Any, reading: Reading) -> None:

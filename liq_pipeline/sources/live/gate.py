@@ -27,9 +27,9 @@ from liq_pipeline.sources.live.base import (
     Source,
     of_symbol,
     one_request,
-    settled_intervals,
 )
 from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.series import read_settlements
 from liq_pipeline.sources.live.values import number, number_or_none, time_of_seconds
 
 NAME = "gate"
@@ -113,13 +113,7 @@ def _funding(payload: Any, reading: Reading) -> None:
 
 
 def _settled(payload: Any, reading: Reading) -> None:
-    rows = sorted(payload, key=lambda row: number(row["t"]))
-    times = [time_of_seconds(row["t"]) for row in rows]
-    instrument = reading.asked
-    for row, moment, hours in zip(
-        rows, times, settled_intervals(times, instrument.funding_interval_hours), strict=True
-    ):
-        reading.funding(instrument, "settled", number(row["r"]), hours, moment)
+    read_settlements(payload, reading, moment=lambda row: time_of_seconds(row["t"]), rate=lambda row: number(row["r"]))
 
 
 def _finished(payload: Any) -> list[Any]:

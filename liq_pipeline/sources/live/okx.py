@@ -41,6 +41,7 @@ from liq_pipeline.sources.live.base import (
     settled_intervals,
 )
 from liq_pipeline.sources.live.instruments import Instrument, coin_of
+from liq_pipeline.sources.live.series import read_closes
 from liq_pipeline.sources.live.values import ShapeError, milliseconds, number, number_or_none, time_of_ms
 
 NAME = "okx"
@@ -156,12 +157,8 @@ def _long_short(kind: LongShortKind) -> Callable[[Any, Reading], None]:
 
 
 def _mark_candles(payload: Any, reading: Reading) -> None:
-    # [ts, open, high, low, close, confirm]: only finished bars, whose close is true at their end.
-    def row(bar: Any) -> None:
-        if bar[5] == "1":
-            reading.price(reading.asked, number(bar[4]), time_of_ms(bar[0]) + timedelta(minutes=5))
-
-    reading.each(payload["data"], row)
+    # The sixth value is "1" once the bar is finished.
+    read_closes([bar for bar in payload["data"] if bar[5] == "1"], reading)
 
 
 def parse_liquidations(payload: Any, reading: Reading) -> None:
