@@ -14,7 +14,7 @@ from liq_pipeline.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-COMMAND = re.compile(r"(?:`|^    (?:.*\$\()?|\bargs=\")liq ([a-z][^`\n#|]*)", re.MULTILINE)
+COMMAND = re.compile(r"(?:`|^    (?:.*\$\()?|\bargs=\")liq ([a-z][^`\n#|)]*)", re.MULTILINE)
 
 
 def _command_of(words: list[str]) -> tuple[Any, list[str]]:
