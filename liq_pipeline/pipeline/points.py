@@ -22,6 +22,9 @@ from liq_pipeline.scoring.pressure import pressure_arrays, scale_of
 from liq_pipeline.scoring.references import DAY_SECONDS, References, needed_observations
 from liq_pipeline.scoring.results import PointResult, PressureResult
 from liq_pipeline.scoring.risk import risk_arrays
+from liq_pipeline.scoring.under_way.decide import under_way_results
+from liq_pipeline.scoring.under_way.excursions import LOOKBACK_HOURS
+from liq_pipeline.scoring.under_way.rules import shipped_under_way_model
 from liq_pipeline.settings import Settings
 from liq_pipeline.store.inputs.as_known import Cut, current_values, flow_sources_fresh, flow_sums
 from liq_pipeline.store.inputs.expected_coins import not_listed_at
@@ -114,7 +117,7 @@ def score_market(
     cut: Cut | None = None,
 ) -> list[PointResult]:
     """Risks and signals of every symbol at each point (ascending). pressures: ascending, reaching 60 s further back."""
-    hours = max(features.LOOKBACK_HOURS, model.lookback_hours if model is not None else 0)
+    hours = max(features.LOOKBACK_HOURS, LOOKBACK_HOURS, model.lookback_hours if model is not None else 0)
     bars, references = source.market(times_seconds, hours)
     current = current_values(conn, scope, times_seconds * MICROSECONDS, cut)
     points = Points(times_seconds, bars.index_at(times_seconds), current.now)
@@ -132,6 +135,7 @@ def score_market(
         risk=risk,
         probabilities=said,
         model_id=None if model is None else model.model_id,
+        under_way=under_way_results(bars, points, shipped_under_way_model()),
         not_listed=absent,
     )
     return point_results(scored, pressures, settings.risk, settings.severity)

@@ -62,7 +62,7 @@ def changed_settings(settings: Settings, changes: Mapping[str, str]) -> Settings
             for part, kind in _PARTS.items():
                 field = word.removeprefix(f"{part}_")
                 if word.startswith(f"{part}_") and field in kind.model_fields:
-                    value = getattr(kind(**_given(field, text)), field)
+                    value = getattr(kind(**{**getattr(settings, part).model_dump(), **_given(field, text)}), field)
                     own = getattr(settings, part).model_copy(update={field: value})
                     settings = settings.model_copy(update={part: own})
                     break

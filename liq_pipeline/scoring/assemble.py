@@ -19,7 +19,7 @@ from liq_pipeline.scoring.bars import Booleans, Floats, Integers, Points
 from liq_pipeline.scoring.model import PROBABILITY_OUTSIDE, PROBABILITY_REDUCED, Probabilities
 from liq_pipeline.scoring.pressure import PressureArrays
 from liq_pipeline.scoring.references import References
-from liq_pipeline.scoring.results import PointResult, PressureResult, RiskResult, SignalResult
+from liq_pipeline.scoring.results import PointResult, PressureResult, RiskResult, SignalResult, UnderWay
 from liq_pipeline.scoring.risk import COMPONENTS, LONG, SHORT, TOPIC, RiskArrays, everywhere, venue_mean
 from liq_pipeline.scoring.severity import FLOW_SIDE_BLIND, severity_of
 from liq_pipeline.settings import RiskSettings, SeveritySettings
@@ -64,6 +64,8 @@ class Scored:
     risk: RiskArrays
     probabilities: Probabilities | None = None
     model_id: str | None = None
+    under_way: Sequence[Sequence[UnderWay]] | None = None
+    """[symbol][point]"""
     not_listed: Booleans | None = None
     """(symbols, venues, points): venues that do not list the symbol, so that nothing is expected of them."""
 
@@ -405,6 +407,7 @@ def _signal_result(
         market_probability_4h=market,
         market_threshold_4h=limit,
         baseline_volatility_percentile=_number(plain.volatility[s][p]),
+        under_way=None if scored.under_way is None else scored.under_way[s][p],
     )
 
 

@@ -52,6 +52,30 @@ class PressureResult:
 
 
 @dataclass(frozen=True, slots=True)
+class UnderWay:
+    """Whether a cascade is under way in one symbol at one point (scoring/under_way/)."""
+
+    side: Side | None
+    """Whose positions are being closed: long while the price falls, short while it rises. None: no excursion."""
+    is_open: bool | None
+    """The rule in force says that a cascade of that side is under way; None: cannot be judged."""
+    is_calm: bool | None
+    """Open interest has stopped falling and the price has calmed: what "over" waits for. None: unknown."""
+    probability: float | None
+    """That the move in progress is a cascade of the label; None: unknown, or the rule states none."""
+    rule: Literal["plain", "model"]
+    started_at: datetime | None
+    """Where the excursion began."""
+    excursion: float | None
+    """Signed fraction of the price since then."""
+    threshold: float | None
+    """theta at that start, a fraction."""
+    open_interest_change: float | None
+    """Fraction of open interest, in coins, since then."""
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class SignalResult:
     """One signals row."""
 
@@ -73,6 +97,7 @@ class SignalResult:
     """What the early warning reads: the mean over the symbols. Not a column; receipts keep it."""
     market_threshold_4h: float | None = None
     baseline_volatility_percentile: float | None = None
+    under_way: UnderWay | None = None
 
 
 @dataclass(frozen=True, slots=True)

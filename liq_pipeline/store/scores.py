@@ -112,7 +112,7 @@ def write_risks_and_signals(
         with cursor.copy(
             "COPY signals (world, symbol, time, score_version, revision, risk, pressure, severity, severity_possible,"
             " flow_side_known, note, cascade_probability_1h, cascade_probability_4h, cascade_probability_24h, model_id,"
-            " baseline_volatility_percentile) FROM STDIN"
+            " baseline_volatility_percentile, under_way_probability, under_way) FROM STDIN"
         ) as copy:
             for point in points:
                 for s in point.signals.values():
@@ -120,7 +120,9 @@ def write_risks_and_signals(
                         (world, s.symbol, s.time, score_version, of.get((s.symbol, s.time), 0), s.risk, s.pressure,
                          s.severity, s.severity_possible, s.flow_side_known, s.note, s.cascade_probability_1h,
                          s.cascade_probability_4h, s.cascade_probability_24h, s.model_id,
-                         s.baseline_volatility_percentile)
+                         s.baseline_volatility_percentile,
+                         None if s.under_way is None else s.under_way.probability,
+                         None if s.under_way is None else msgspec.json.encode(s.under_way).decode())
                     )  # fmt: skip
     return sum(len(point.risks) for point in points)
 
