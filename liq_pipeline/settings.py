@@ -108,6 +108,9 @@ class SeveritySettings(BaseSettings):
         return value
 
 
+PAGING_RULES = ("severity", "under_way", "early_warning")
+"""Rules that page people if LIQ_ALERT_POLICY names them; blindness always does."""
+
 RESERVED_URLS = frozenset(
     {
         *("alert_link", "heartbeat", "ethereum_rpc", "dagster", "dagster_pg"),
@@ -220,8 +223,8 @@ class Settings(BaseSettings):
 
     alert_urls: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Where alerts go: a comma-separated list of Apprise URLs (Telegram, Discord, Slack, mail, webhook ...)."""
-    alert_policy: Literal["severity", "probability", "both"] = "both"
-    """Which rules page people: the severities, the early warning, or both."""
+    alert_policy: Annotated[tuple[str, ...], NoDecode] = ("severity", "under_way")
+    """Which rules page people: a comma list of `severity`, `under_way`, `early_warning`. All are recorded and shown."""
     alert_unreal: bool = False
     """Let simulated and recorded worlds send to external channels too, marked as such."""
     alert_min_severity: Literal["INFO", "WARNING", "CRITICAL"] = "WARNING"
@@ -299,6 +302,21 @@ class Settings(BaseSettings):
             # A comma inside an address (several recipients of one mail) separates nothing.
             return tuple(part for part in re.split(r"[,\s]+(?=[A-Za-z0-9+.-]+://)", value.strip(", \n")) if part)
         return value
+
+    @field_validator("alert_policy", mode="before")
+    @classmethod
+    def _split_policy(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        parts = dict.fromkeys(part.strip().lower() for part in value.split(",") if part.strip())
+        # What it was called before there were three rules.
+        former = {"probability": ("early_warning",), "both": ("severity", "early_warning")}
+        named = tuple(dict.fromkeys(rule for part in parts for rule in former.get(part, (part,))))
+        unknown = [rule for rule in named if rule not in PAGING_RULES]
+        if unknown or not named:
+            what = f"{', '.join(unknown)} is no rule" if unknown else "it names no rule"
+            raise ValueError(f"{what}: give a comma list of {', '.join(PAGING_RULES)}")
+        return named
 
     @field_validator("symbols")
     @classmethod

@@ -16,8 +16,10 @@ from itertools import pairwise
 from typing import Any, Final
 
 import psycopg
+from msgspec.structs import replace
 from psycopg.rows import dict_row
 
+from liq_pipeline.alerting.aftermath import what_happened
 from liq_pipeline.alerting.deciding.machine import step
 from liq_pipeline.alerting.deciding.policy import LEVEL_NAMES, LEVEL_OF_NAME, AlertPolicy
 from liq_pipeline.alerting.deciding.state import Alert, Book, Change, Cooling, CoolingKey, Message, Step
@@ -39,9 +41,12 @@ from liq_pipeline.settings import Settings
 _COLUMNS: Final = (
     "alert_id, page_id, world, rule, subject, side, severity, peak_severity, state, group_id, opened_at, raised_at, "
     "judged_at, last_seen_at, changed_at, calm_since, calm_severity, component_shares, told_severity, told_at, "
+    "first_told_at, "
     "resolved_at, resolved_because, score_version"
 )
 _SHORTEST_PREFIX: Final = 6
+MOST_MEMBERS: Final = 8
+"""Symbols of a market whose aftermath is read when it ends: what a message has room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,8 @@ def advance(
                 ended[change.alert.alert_id] = _Ended(change.alert, point.time, change.reason)
         for message in outcome.messages:
             receipt = _receipt(message.alert, outcome, point, world, policy, score_version)
+            if message.alert.rule == "under_way" and message.kind == "resolved":
+                receipt["what_happened"] = _aftermath(conn, world, message.alert, point.time, seen)
             record = _message_record(message, receipt, render(message, receipt, world), world)
             queue.append((record, message.alert.alert_id, True))
             if message.kind in ("spread", "joined"):
@@ -118,6 +125,26 @@ def advance(
             enqueue_message(conn, world, record, alert_id, settings)
     is_held = held_reason(world.name, world.is_real, settings) is not None
     return AlertChanges(tuple(changes), tuple(messages), len(messages) if is_held else 0)
+
+
+def _aftermath(
+    conn: psycopg.Connection[Any], world: World, alert: Alert, until: datetime, seen: dict[uuid.UUID, Alert]
+) -> dict[str, Any]:
+    """What happened: of one symbol, or symbol by symbol of a group."""
+    if not alert.is_group:
+        return what_happened(conn, world, alert, until)
+    rows = conn.execute(
+        "SELECT alert_id, subject, side, opened_at, first_told_at FROM alerts WHERE group_id = %s ORDER BY subject",
+        [alert.alert_id],
+    ).fetchall()
+    members = {row[1]: replace(alert, alert_id=row[0], subject=row[1], side=row[2], opened_at=row[3],
+                               first_told_at=row[4]) for row in rows}  # fmt: skip
+    # Members that joined and ended within this transaction are not written yet.
+    members |= {a.subject: a for a in seen.values() if a.group_id == alert.alert_id and not a.is_group}
+    return {
+        subject: {**what_happened(conn, world, member, until), "side": member.side}
+        for subject, member in sorted(members.items())[:MOST_MEMBERS]
+    }
 
 
 def message_records(
@@ -264,6 +291,7 @@ def _alert(row: dict[str, Any], groups: Iterable[str]) -> Alert:
         calm_level=0 if row["calm_severity"] is None else LEVEL_OF_NAME[row["calm_severity"]],
         told_level=None if row["told_severity"] is None else LEVEL_OF_NAME[row["told_severity"]],
         told_at=row["told_at"],
+        first_told_at=row["first_told_at"],
         group_id=row["group_id"],
         is_group=row["subject"] in groups,
         is_acknowledged=row["acknowledged_at"] is not None,
@@ -319,6 +347,16 @@ def _message_record(message: Message, receipt: dict[str, Any], text: Text, world
         "severity": "NONE" if message.kind == "resolved" else LEVEL_NAMES[alert.level],
         "symbols": [member.subject for member in message.members] or [alert.subject],
         "reason": message.reason,
+        "also": [
+            {
+                "alert_id": str(other.alert.alert_id),
+                "rule": other.alert.rule,
+                "severity": LEVEL_NAMES[other.alert.level],
+                "side": other.alert.side,
+                "reason": other.reason,
+            }
+            for other in message.together
+        ],
         "title": text.title,
         "body": text.body,
         "notify_type": text.notify_type,
@@ -362,12 +400,12 @@ def _write_alerts(
             INSERT INTO alerts (
                 alert_id, page_id, world, rule, subject, side, severity, peak_severity, state, group_id, opened_at,
                 raised_at, judged_at, last_seen_at, changed_at, calm_since, calm_severity, component_shares,
-                told_severity, told_at, resolved_at, resolved_because, score_version, receipt
+                told_severity, told_at, first_told_at, resolved_at, resolved_because, score_version, receipt
             ) VALUES (
                 %(alert_id)s, %(page_id)s, %(world)s, %(rule)s, %(subject)s, %(side)s, %(severity)s, %(peak)s,
                 %(state)s, %(group_id)s, %(opened_at)s, %(raised_at)s, %(judged_at)s, %(last_seen_at)s, %(changed_at)s,
-                %(calm_since)s, %(calm_severity)s, %(shares)s, %(told)s, %(told_at)s, %(resolved_at)s, %(because)s,
-                %(score_version)s, coalesce(%(receipt)s::jsonb, '{}')
+                %(calm_since)s, %(calm_severity)s, %(shares)s, %(told)s, %(told_at)s, %(first_told_at)s,
+                %(resolved_at)s, %(because)s, %(score_version)s, coalesce(%(receipt)s::jsonb, '{}')
             )
             ON CONFLICT (alert_id) DO UPDATE SET
                 page_id = excluded.page_id, severity = excluded.severity, peak_severity = excluded.peak_severity,
@@ -376,6 +414,7 @@ def _write_alerts(
                 changed_at = excluded.changed_at, calm_since = excluded.calm_since,
                 calm_severity = excluded.calm_severity, component_shares = excluded.component_shares,
                 told_severity = excluded.told_severity, told_at = excluded.told_at,
+                first_told_at = coalesce(alerts.first_told_at, excluded.first_told_at),
                 resolved_at = excluded.resolved_at, resolved_because = excluded.resolved_because,
                 receipt = coalesce(%(receipt)s::jsonb, alerts.receipt)
             """,
@@ -413,6 +452,7 @@ def _alert_row(
         "shares": to_jsonb(alert.component_shares),
         "told": None if alert.told_level is None else LEVEL_NAMES[alert.told_level],
         "told_at": alert.told_at,
+        "first_told_at": alert.first_told_at,
         "resolved_at": resolved_at,
         "because": resolved_because,
         "score_version": alert.score_version,

@@ -115,10 +115,10 @@ def draw() -> str:
         x1, y1 = places[room][0] + _WIDTH // 2, places[room][1] + _HEIGHT
         x2, y2 = places[target][0] + _WIDTH // 2, places[target][1]
         bend = (y2 - y1) // 2
-        thick = min(1 + count // 6, 5)
+        thick = 1 if count < 10 else 2 if count < 40 else 4
         parts.append(
             f'<path d="M{x1} {y1} C{x1} {y1 + bend} {x2} {y2 - bend} {x2} {y2}" fill="none" stroke="#1f5fa8"'
-            f' stroke-opacity="0.28" stroke-width="{thick}"><title>{room} imports {target}: {count}</title></path>'
+            f' stroke-opacity="0.28" stroke-width="{thick}"><title>{room} imports {target}</title></path>'
         )
     for room, (x, y) in places.items():
         files = [HOUSE / f"{room}.py"] if (HOUSE / f"{room}.py").exists() else sorted((HOUSE / room).rglob("*.py"))

@@ -140,8 +140,8 @@ class _Alerts:
             severity = LEVEL_NAMES[alert.peak_level]
             if known is None:
                 known = StoredAlert(
-                    alert.alert_id, alert.page_id, alert.rule, alert.subject, severity, alert.opened_at, None, False,
-                    () if alert.is_group else (alert.subject,),
+                    alert.alert_id, alert.page_id, alert.rule, alert.subject, severity, alert.side, alert.opened_at,
+                    alert.opened_at, None, False, {} if alert.is_group else {alert.subject: alert.opened_at},
                 )  # fmt: skip
             ended = change.time if change.kind == "resolved" else None
             self._found[alert.alert_id] = replace(known, severity=severity, ended=ended, page_id=alert.page_id)
@@ -149,10 +149,12 @@ class _Alerts:
             known = self._found.get(message.alert.alert_id)
             if known is None:
                 continue
-            symbols = tuple(sorted({*known.symbols, *(m.subject for m in message.members)}))
             since = known.since if known.is_told else message.time
+            heard = dict(known.since_of) if known.is_told else dict.fromkeys(known.since_of, message.time)
+            for member in message.members:
+                heard.setdefault(member.subject, message.time)
             self._found[known.alert_id] = replace(
-                known, is_told=True, since=since, symbols=symbols, page_id=message.alert.page_id
+                known, is_told=True, since=since, since_of=heard, page_id=message.alert.page_id
             )
 
     def stored(self) -> list[StoredAlert]:

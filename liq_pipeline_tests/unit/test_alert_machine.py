@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -261,21 +262,39 @@ def test_a_page_that_rises_again_long_after_it_eased_is_a_new_page() -> None:
 
 
 def test_the_early_warning_is_a_rule_of_its_own() -> None:
-    played = play(series("BTC", [Reading(60.0, early_warning=True)]), policy())
-    assert sorted(m.alert.rule for m in played.messages) == ["early_warning", "severity"]
+    played = play(series("BTC", [Reading(60.0, early_warning=True)]), policy(alert_policy="both"))
+    assert sorted(rule for rule, _ in played.book.open) == ["early_warning", "severity"]
 
 
-def test_the_policy_selects_the_rules() -> None:
+def test_rules_that_open_together_are_one_message_that_names_each() -> None:
     points = series("BTC", [Reading(60.0, early_warning=True)])
-    assert [m.alert.rule for m in play(points, policy(alert_policy="severity")).messages] == ["severity"]
-    assert [m.alert.rule for m in play(points, policy(alert_policy="probability")).messages] == ["early_warning"]
+    [message] = play(points, policy(alert_policy="severity,early_warning")).messages
+    assert message.alert.rule == "severity"
+    assert [other.alert.rule for other in message.together] == ["early_warning"]
 
 
-def test_a_rule_that_was_switched_off_ends_its_alerts_and_says_so() -> None:
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("severity", ["severity"]),
+        ("early_warning", ["early_warning"]),
+        ("probability", ["early_warning"]),
+        ("under_way", []),
+        ("severity,under_way", ["severity"]),
+    ],
+)
+def test_the_policy_selects_what_is_sent_and_everything_is_recorded(asked: str, told: list[str]) -> None:
+    played = play(series("BTC", [Reading(60.0, early_warning=True)]), policy(alert_policy=asked))
+    assert [m.alert.rule for m in played.messages] == told
+    assert sorted(rule for rule, _ in played.book.open) == ["early_warning", "severity"]
+
+
+def test_the_end_of_what_people_know_is_told_although_its_rule_is_not_asked_for_any_more() -> None:
     before = play(series("BTC", [60.0]), policy())
-    after = play(series("BTC", [60.0], start=1), policy(alert_policy="probability"), before.book)
-    assert after.told() == [(1, "resolved", "BTC", "WARNING")]
-    assert "LIQ_ALERT_POLICY" in after.messages[0].reason
+    calm = series("BTC", [0.0] * 30, start=1)
+    after = play(calm, policy(alert_policy="under_way"), before.book)
+    assert [kind for _, kind, _, _ in after.told()][-1] == "resolved"
+    assert not after.book.open
 
 
 def test_an_early_warning_without_a_probability_stays_as_it_is() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from liq_pipeline.alerting.deciding.policy import INFO, LEVEL_OF_NAME, WARNING, AlertPolicy
-from liq_pipeline.scoring.results import RiskResult, Side, SignalResult
+from liq_pipeline.scoring.results import RiskResult, Side, SignalResult, UnderWay
 from liq_pipeline.scoring.risk import BUDGET, COMPONENTS
 from liq_pipeline.scoring.severity import severity_of
 
@@ -73,6 +73,17 @@ def read_severity(risk: RiskResult | None, signal: SignalResult, held: Held | No
         return Reading(level=level, kept=level, side=risk.side, side_changed=True)
     own_level = min(level, LEVEL_OF_NAME[severity_of(own, signal.pressure, policy.severity)])
     return Reading(level=own_level, kept=max(own_level, kept), side=held.side)
+
+
+def read_under_way(under_way: UnderWay | None, held: Held | None) -> Reading:
+    """Under way: WARNING while the rule holds, kept until price and open interest are calm. Unknown is not calm."""
+    if under_way is None or (under_way.is_open is None and under_way.is_calm is None):
+        return UNJUDGED
+    level = WARNING if under_way.is_open else 0
+    kept = 0 if under_way.is_calm and not under_way.is_open else WARNING
+    if held is not None and under_way.is_open and under_way.side not in (None, held.side):
+        return Reading(level=level, kept=kept, side=under_way.side, side_changed=True)
+    return Reading(level=level, kept=kept, side=under_way.side if held is None else held.side)
 
 
 def read_early_warning(risk: RiskResult | None, signal: SignalResult) -> Reading:

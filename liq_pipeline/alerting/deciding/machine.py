@@ -20,7 +20,8 @@ from the first to the last. Figures about pages count distinct page_ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace as dataclass_replace
 
 from msgspec.structs import replace
 
@@ -31,8 +32,9 @@ from liq_pipeline.alerting.deciding.levels import (
     read_blind,
     read_early_warning,
     read_severity,
+    read_under_way,
 )
-from liq_pipeline.alerting.deciding.policy import CRITICAL, WARNING, AlertPolicy, Rule, RulePolicy
+from liq_pipeline.alerting.deciding.policy import CRITICAL, NEVER, WARNING, AlertPolicy, Rule, RulePolicy
 from liq_pipeline.alerting.deciding.state import (
     Alert,
     Book,
@@ -55,6 +57,34 @@ def step(book: Book, point: PointResult, policy: AlertPolicy, score_version: str
     return work.finish()
 
 
+def in_one_breath(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages of a point, those of several rules that open for one subject as one: one moment, one message.
+
+    The most urgent speaks (a cascade under way, then the higher level, then the order of the rules) and names the
+    others.
+    """
+    first: dict[str, list[Message]] = {}
+    for message in messages:
+        if message.kind in ("opened", "spread") and message.alert.rule != "blind":
+            first.setdefault(message.alert.subject, []).append(message)
+    leading: dict[str, Message] = {}
+    told_with: set[int] = set()
+    for subject, of in first.items():
+        ranked = sorted(of, key=lambda m: (m.alert.rule != "under_way", -m.alert.level))
+        leading[subject] = dataclass_replace(ranked[0], together=tuple(ranked[1:]))
+        told_with.update(id(m) for m in ranked[1:])
+    found = []
+    for message in messages:
+        if id(message) in told_with:
+            continue
+        leader = leading.get(message.alert.subject)
+        is_leader = (
+            leader is not None and leader.alert.alert_id == message.alert.alert_id and leader.kind == message.kind
+        )
+        found.append(leader if is_leader and leader is not None else message)
+    return tuple(found)
+
+
 class _Work:
     """One step under way."""
 
@@ -71,22 +101,17 @@ class _Work:
         self.symbols = sorted(point.signals)
 
     def finish(self) -> Step:
-        return Step(Book(self.open, self.pending, self.cooling), tuple(self.changes), tuple(self.messages))
+        return Step(Book(self.open, self.pending, self.cooling), tuple(self.changes), in_one_breath(self.messages))
 
     def run(self, rule: RulePolicy) -> None:
         first_change = len(self.changes)
         before = {alert.subject: alert for alert in self._alerts_of(rule)}
         for alert in self._symbol_alerts(rule):
-            if not rule.is_on:
-                self._resolve(rule, alert, "the rule is switched off by LIQ_ALERT_POLICY")
-            elif alert.subject not in self.point.signals:
+            if alert.subject not in self.point.signals:
                 self._resolve(rule, alert, f"{alert.subject} is no longer watched")
-        if rule.is_on:
-            for symbol in self.symbols:
-                self._symbol(rule, symbol)
-        for key in [
-            k for k in self.pending if k[0] == rule.rule and (not rule.is_on or k[1] not in self.point.signals)
-        ]:
+        for symbol in self.symbols:
+            self._symbol(rule, symbol)
+        for key in [k for k in self.pending if k[0] == rule.rule and k[1] not in self.point.signals]:
             del self.pending[key]
         self._group(rule)
         self._tell(rule, before, {c.alert.subject: c for c in self.changes[first_change:]})
@@ -116,6 +141,9 @@ class _Work:
         if rule == "severity":
             held = None if alert is None else Held(alert.level, alert.side, alert.component_shares)
             return read_severity(risk, signal, held, self.policy)
+        if rule == "under_way":
+            held = None if alert is None else Held(alert.level, alert.side, alert.component_shares)
+            return read_under_way(signal.under_way, held)
         if rule == "early_warning":
             return read_early_warning(risk, signal)
         return read_blind(risk, signal, self.policy)
@@ -327,7 +355,8 @@ class _Work:
             ended = before.get(subject)
             if change.kind != "resolved" or ended is None or ended.group_id is not None:
                 continue
-            if (ended.told_level or 0) >= rule.page_level:
+            knew = ended.told_level is not None and (ended.told_level >= rule.page_level or rule.page_level == NEVER)
+            if knew:
                 self._say(rule, "resolved", ended, (), change.reason)
 
     def _tell_symbol(self, rule: RulePolicy, alert: Alert, change: Change | None) -> None:
@@ -379,14 +408,18 @@ class _Work:
         """Record a message, and that its members were told of."""
         members = tuple(members)
         news = tuple(a.subject for a in members if self._is_news(rule, a))
-        told = tuple(replace(a, told_level=a.level, told_at=self.now) for a in members)
+        told = tuple(self._told(a) for a in members)
         for member in told:
             self.open[member.key] = member
         before = alert.told_level or 0
         if kind != "resolved":
-            alert = replace(alert, told_level=alert.level, told_at=self.now)
+            alert = self._told(alert)
             self.open[alert.key] = alert
         self.messages.append(Message(kind, self.now, alert, before, told, news, reason))
+
+    def _told(self, alert: Alert) -> Alert:
+        """The alert as people know it now; when they first heard of it stays."""
+        return replace(alert, told_level=alert.level, told_at=self.now, first_told_at=alert.first_told_at or self.now)
 
     # -- small questions --
 

@@ -14,13 +14,15 @@ from liq_pipeline.domain.worlds import World
 from liq_pipeline.scoring.risk import BUDGET, TOPIC
 from liq_pipeline.settings import Settings, SeveritySettings
 
-Rule = Literal["severity", "early_warning", "blind"]
+Rule = Literal["under_way", "severity", "early_warning", "blind"]
 
 LEVEL_NAMES: Final = ("NONE", "INFO", "WARNING", "CRITICAL")
 LEVEL_OF_NAME: Final[dict[str, int]] = {name: level for level, name in enumerate(LEVEL_NAMES)}
 INFO: Final = 1
 WARNING: Final = 2
 CRITICAL: Final = 3
+NEVER: Final = 4
+"""As a page level: recorded and shown everywhere, sent to nobody."""
 
 
 def _with_margin(thresholds: SeveritySettings, points: float) -> SeveritySettings:
@@ -54,8 +56,7 @@ class RulePolicy:
     """How long after a page was resolved the same rule, subject and side stays quiet, unless it comes back higher."""
     group_subject: str
     page_level: int
-    """The least level (1 INFO, 2 WARNING, 3 CRITICAL) that is sent to people."""
-    is_on: bool = True
+    """The least level (1 INFO, 2 WARNING, 3 CRITICAL) that is sent to people; NEVER: none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +85,30 @@ class AlertPolicy:
         blind_after = max(timedelta(seconds=settings.alert_blind_seconds), 2 * step)
         expected = {topic for topic, of in world.manifest.expected.items() if of.venues}
         instantly = timedelta(0)
+
+        def page_level(rule: str, level: int) -> int:
+            return level if rule in settings.alert_policy else NEVER
+
         return cls(
             world=world.name,
             rules=(
+                # Told first, and without a cool-down: the next cascade an hour later is another one. "Over" waits as
+                # long for calm as the severities do.
+                RulePolicy(
+                    "under_way",
+                    raise_after=instantly,
+                    hold=hold,
+                    cooldown=instantly,
+                    group_subject="market",
+                    page_level=page_level("under_way", WARNING),
+                ),
                 RulePolicy(
                     "severity",
                     raise_after=instantly,
                     hold=hold,
                     cooldown=cooldown,
                     group_subject="market",
-                    page_level=LEVEL_OF_NAME[settings.alert_min_severity],
-                    is_on=settings.alert_policy in ("severity", "both"),
+                    page_level=page_level("severity", LEVEL_OF_NAME[settings.alert_min_severity]),
                 ),
                 RulePolicy(
                     "early_warning",
@@ -102,8 +116,7 @@ class AlertPolicy:
                     hold=timedelta(minutes=settings.alert_early_warning_hold_minutes),
                     cooldown=cooldown,
                     group_subject="market",
-                    page_level=WARNING,
-                    is_on=settings.alert_policy in ("probability", "both"),
+                    page_level=page_level("early_warning", WARNING),
                 ),
                 # Blindness is always told, whatever the installation asks of the severities, and at once after "sees
                 # again": a longer hold keeps a flapping source from talking all the time, never a silence.

@@ -48,6 +48,9 @@ class Alert(msgspec.Struct, frozen=True):
     calm_level: int = 0
     told_level: int | None = None
     told_at: datetime | None = None
+    """When people were last told of it."""
+    first_told_at: datetime | None = None
+    """When they first heard of it: what a track record is judged from."""
     group_id: uuid.UUID | None = None
     is_group: bool = False
     is_acknowledged: bool = False
@@ -102,6 +105,8 @@ class Message:
     members: tuple[Alert, ...]
     news: tuple[str, ...]
     reason: str
+    together: tuple[Message, ...] = ()
+    """Messages of other rules that open for the same subject at the same point, told in this one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from liq_pipeline.alerting.deciding.policy import LEVEL_NAMES
 from liq_pipeline.alerting.deciding.state import Message
+from liq_pipeline.alerting.telling import under_way as words
 from liq_pipeline.domain.worlds import World
 
 NotifyType = Literal["info", "success", "warning", "failure"]
@@ -41,14 +42,8 @@ class Text:
 
 def render(message: Message, receipt: dict[str, Any], world: World) -> Text:
     """The text of a message, from its alert's receipt at that point."""
-    lines = _world_lines(world)
-    lines.append(_headline(message))
-    if message.alert.rule == "blind":
-        lines += _blind_lines(message, receipt)
-    elif "members" in receipt:
-        lines += _member_lines(receipt["members"], message)
-    else:
-        lines += _why_lines(receipt)
+    lines = [*_world_lines(world), *_lines_of_rule(message, receipt)]
+    lines += [f"At the same moment: {_rule_level(other)}. Because: {other.reason}." for other in message.together]
     lines += _closing_lines(message, receipt)
     is_over = message.kind == "resolved"
     return Text(
@@ -56,6 +51,68 @@ def render(message: Message, receipt: dict[str, Any], world: World) -> Text:
         body="\n".join(lines),
         notify_type="success" if is_over else _NOTIFY_OF_LEVEL[message.alert.level],
     )
+
+
+def _lines_of_rule(message: Message, receipt: dict[str, Any]) -> list[str]:
+    """What the rule has to say; a cascade under way begins with what happened, every other one with its level."""
+    if message.alert.rule == "under_way":
+        return _under_way_lines(message, receipt)
+    if message.alert.rule == "blind":
+        return [_headline(message), *_blind_lines(message, receipt)]
+    if message.alert.rule == "early_warning":
+        return [_headline(message), *_storm_lines(receipt)]
+    if "members" in receipt:
+        return [_headline(message), *_member_lines(receipt["members"], message)]
+    return [_headline(message), *_why_lines(receipt)]
+
+
+def _under_way_lines(message: Message, receipt: dict[str, Any]) -> list[str]:
+    """What happened and what followed such alarms first; then the rule and its reasons."""
+    alert = message.alert
+    if message.kind == "resolved":
+        happened = receipt.get("what_happened")
+        if alert.is_group:
+            lines = [line for symbol, of in (happened or {}).items() for line in words.over(of, of["side"], symbol)[:1]]
+            lines = lines or ["Price and open interest are calm again."]
+        else:
+            lines = words.over(happened, alert.side, alert.subject)
+        return [*lines, _headline(message)]
+    of: dict[str, dict[str, Any]] = receipt.get("members", {alert.subject: receipt})
+    moves = words.members(of)
+    lines = [*moves[:1], *words.what_followed(_facts(of)), *moves[1:]]
+    if "members" not in receipt:
+        lines += words.why(receipt)
+    return [*lines, words.NO_DIRECTION, _headline(message)]
+
+
+def _facts(receipts: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    return next((r["what_followed"] for r in receipts.values() if r.get("what_followed")), None)
+
+
+def _storm_lines(receipt: dict[str, Any]) -> list[str]:
+    """A storm watch speaks of probabilities, never of risks: its rule reads nothing else."""
+    members = receipt.get("members") or {receipt["subject"]: receipt}
+    known = {s: r["probability"] for s, r in members.items() if r.get("probability")}
+    if not known:
+        return ["The market's probability is unknown now."]
+    first = next(iter(known.values()))
+    lines = []
+    market, limit = first.get("market_4h"), first.get("market_threshold_4h")
+    if market is not None and limit is not None:
+        lines.append(
+            f"Storm watch: a cascade within 4 h has {100 * market:.2f} % on average over the symbols; it stands above"
+            f" {100 * limit:.2f} %, the highest of the last 30 days."
+        )
+    ranked = sorted(known.items(), key=lambda item: -item[1]["cascade_4h"])
+    lines.append("Highest: " + ", ".join(f"{s} {100 * p['cascade_4h']:.1f} %" for s, p in ranked[:3]) + ".")
+    lines.append("On data it had never seen this rule warned no better than chance: a reason to look, no more.")
+    return lines
+
+
+def _rule_level(message: Message) -> str:
+    words_of = {"early_warning": "storm watch", "under_way": "under way"}
+    side = "" if message.alert.side is None else f", {_SIDE_WORDS[message.alert.side]}"
+    return f"{LEVEL_NAMES[message.alert.level]} {words_of.get(message.alert.rule, message.alert.rule)}{side}"
 
 
 def render_test() -> Text:
@@ -96,15 +153,31 @@ def _title(message: Message, receipt: dict[str, Any], world: World) -> str:
         return f"{mark}{level} monitor is blind: {what}"
     names = _named(message)
     if message.kind == "resolved":
+        if alert.rule == "under_way":
+            return f"{mark}OVER {names}: the cascade has ended"
         return f"{mark}RESOLVED {_rule_words(alert.rule)}{names}"
+    if alert.rule == "under_way":
+        moves = [words.short_move(r) for r in (receipt.get("members") or {alert.subject: receipt}).values()]
+        move = next((m for m in moves if m), "")
+        again = "STILL " if message.kind == "reminder" else ""
+        return f"{mark}{again}{level} UNDER WAY {names}: {_SIDE_WORDS[alert.side]}{f', {move}' if move else ''}"
     verb = {"eased": "EASED to ", "reminder": "STILL ", "escalated": "UP to "}.get(message.kind, "")
     score = receipt.get("score") or {}
     number = "" if score.get("value") is None else f", risk {score['value']:.0f} of 100"
-    return f"{mark}{verb}{level} {_rule_words(alert.rule)}{names}: {_SIDE_WORDS[alert.side]}{number}"
+    if alert.rule == "early_warning":
+        return f"{mark}{verb}{level} storm watch {names}{_with(message)}"
+    return f"{mark}{verb}{level} {_rule_words(alert.rule)}{names}: {_SIDE_WORDS[alert.side]}{number}{_with(message)}"
 
 
 def _rule_words(rule: str) -> str:
-    return "early warning " if rule == "early_warning" else ""
+    return "storm watch " if rule == "early_warning" else ""
+
+
+def _with(message: Message) -> str:
+    """The other rules that open in the same breath."""
+    if not message.together:
+        return ""
+    return f", with {', '.join(_rule_level(other) for other in message.together)}"
 
 
 def _named(message: Message) -> str:

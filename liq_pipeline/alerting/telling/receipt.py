@@ -14,12 +14,15 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
-from liq_pipeline.alerting.deciding.policy import LEVEL_NAMES, AlertPolicy
+import msgspec
+
+from liq_pipeline.alerting.deciding.policy import LEVEL_NAMES, NEVER, AlertPolicy
 from liq_pipeline.alerting.deciding.state import Alert
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.scoring.results import PointResult, PressureResult, RiskResult, SignalResult
 from liq_pipeline.scoring.risk import BUDGET, COMPONENTS
 from liq_pipeline.scoring.severity import FLOW_SIDE_BLIND
+from liq_pipeline.scoring.under_way.rules import shipped_under_way_model
 
 RECEIPT_VERSION: Final = 1
 _SUM_TOLERANCE_POINTS: Final = 1e-6
@@ -38,6 +41,8 @@ def symbol_receipt(
         "sum_check": _sum_check(risk),
         "pressure": _pressure(point.pressure, point.time),
         "probability": _probability(signal),
+        "under_way": _under_way(signal),
+        "what_followed": _what_followed() if alert.rule == "under_way" else None,
         "severity_possible": None if signal is None else signal.severity_possible,
         "note": "" if signal is None else signal.note,
         "inputs": {} if risk is None else {k: v for k, v in risk.inputs.items() if k not in COMPONENTS},
@@ -161,6 +166,20 @@ def _probability(signal: SignalResult | None) -> dict[str, Any] | None:
     }
 
 
+def _what_followed() -> dict[str, Any] | None:
+    """What followed earlier alarms, from the facts of the model that ships."""
+    model = shipped_under_way_model()
+    return None if model is None else model.facts.get("what_followed")
+
+
+def _under_way(signal: SignalResult | None) -> dict[str, Any] | None:
+    """What was seen of a cascade; times as text. None: nothing was scored, or nothing moved."""
+    if signal is None or signal.under_way is None or signal.under_way.side is None:
+        return None
+    found: dict[str, Any] = msgspec.to_builtins(signal.under_way)
+    return found
+
+
 def _thresholds(alert: Alert, policy: AlertPolicy) -> dict[str, Any]:
     rule = next(r for r in policy.rules if r.rule == alert.rule)
     return {
@@ -169,7 +188,7 @@ def _thresholds(alert: Alert, policy: AlertPolicy) -> dict[str, Any]:
         "hold_seconds": rule.hold.total_seconds(),
         "cooldown_seconds": rule.cooldown.total_seconds(),
         "raise_after_seconds": rule.raise_after.total_seconds(),
-        "page_severity": LEVEL_NAMES[rule.page_level],
+        "page_severity": LEVEL_NAMES[rule.page_level] if rule.page_level < NEVER else None,
     }
 
 

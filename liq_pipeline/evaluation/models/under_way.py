@@ -32,9 +32,17 @@ from liq_pipeline.evaluation.paging.under_way import (
 )
 from liq_pipeline.evaluation.panels.as_bars import bars_of
 from liq_pipeline.evaluation.panels.panel import Panel
-from liq_pipeline.scoring.bars import points_on_bars
-from liq_pipeline.scoring.under_way.decide import decide
-from liq_pipeline.scoring.under_way.excursions import DIRECTIONS, DOWN, UP, Excursions, excursions, market
+from liq_pipeline.scoring.bars import BarArrays, points_on_bars
+from liq_pipeline.scoring.under_way.decide import Decided, decide
+from liq_pipeline.scoring.under_way.excursions import (
+    DIRECTIONS,
+    DOWN,
+    LONGEST_STEP_SECONDS,
+    UP,
+    Excursions,
+    excursions,
+    market,
+)
 from liq_pipeline.scoring.under_way.rules import (
     MARKET_FEATURES,
     OWN_FEATURES,
@@ -45,6 +53,7 @@ from liq_pipeline.scoring.under_way.rules import (
     calm,
     market_features,
     own_features,
+    shipped_under_way_model,
 )
 
 Floats = NDArray[np.float64]
@@ -64,6 +73,7 @@ SET_FOR: Final = 0.9
 """The share of the budget that thresholds are set for: set for all of it, the weeks that had no say had 1.13."""
 HOLD_SECONDS: Final = 15 * 60
 THRESHOLDS: Final = tuple(round(0.95 - 0.01 * k, 2) for k in range(56))
+LEAST_EVENTS: Final = 20
 SETTINGS_TRIED: Final = 330
 """Settings read on this data while the model was chosen: rules, learners, feature sets, penalties, thresholds,
 holds."""
@@ -250,6 +260,63 @@ def reliability(of: Material, probability: dict[int, Floats]) -> dict[str, Any]:
 def figures_of(of: Material, pages: Sequence[UnderWayPage], first: int, last: int) -> dict[str, Any]:
     """The under-way figures of pages on the material's panel."""
     return under_way_figures(pages, of.events, of.panel.time, of.panel.symbols, of.panel["price_usd"], first, last)
+
+
+def under_way_report(
+    panel: Panel,
+    bars: BarArrays,
+    span: Booleans,
+    events: Sequence[CascadeEvent],
+    sent: Sequence[UnderWayPage] = (),
+) -> dict[str, Any]:
+    """`desk.under_way` of a report: both rules on the same rows; the model never by rows that it was fitted on.
+
+    bars: what scores stand on (all venues); panel: what labels stand on. sent: pages that people really had.
+    """
+    first, last = int(panel.time[span][0]), int(panel.time[span][-1])
+    points = points_on_bars(bars)
+
+    def figures(pages: Sequence[UnderWayPage], since: int = first, until: int = last) -> dict[str, Any]:
+        happened = [event for event in events if since <= event.onset <= until]
+        return under_way_figures(pages, happened, panel.time, panel.symbols, panel["price_usd"], since, until)
+
+    def pages(decided: Decided) -> list[UnderWayPage]:
+        return pages_of(panel.time, panel.symbols, decided.is_open, decided.direction, decided.is_calm, HOLD_SECONDS)
+
+    if panel.step_seconds > LONGEST_STEP_SECONDS:
+        return {"note": f"a step of {panel.step_seconds // 60} min cannot show the first minutes of a cascade"}
+    rules: dict[str, Any] = {"plain": figures(pages(decide(bars, points, None)))}
+    shipped = shipped_under_way_model()
+    if shipped is not None:
+        trained_to = _moment(shipped.facts["trained_to"]) + 86_400 + EMBARGO_SECONDS
+        trained_from = _moment(shipped.facts["trained_from"]) - EMBARGO_SECONDS
+        reading = pages(decide(bars, points, shipped))
+        if last < trained_from or first > trained_to:
+            rules["model"] = figures(reading) | {"reading": f"{shipped.model_id}, rows that it never saw"}
+        else:
+            of = material(panel)
+            if len(of.events) >= LEAST_EVENTS:
+                found = out_of_fold(of)
+                walked = model_pages(of, found.probability, found.market_probability, found.thresholds)
+                rules["model"] = figures(walked) | {
+                    "reading": f"out of fold: {found.weeks} weeks, each by a model and a threshold of the others",
+                    "reliability": reliability(of, found.probability),
+                }
+            else:
+                rules["model"] = {"note": f"fewer than {LEAST_EVENTS} events to learn from out of fold"}
+            rules["model_as_shipped"] = figures(reading) | {"reading": f"{shipped.model_id}, in sample: never quote it"}
+            unseen = max(first, trained_to)
+            if last - unseen >= WEEK_SECONDS:
+                rules["model_unseen"] = figures(reading, unseen) | {
+                    "reading": f"{shipped.model_id}, the rows after its training"
+                }
+    if sent:
+        rules["as_sent"] = figures(sent) | {"reading": "pages that people were told"}
+    return {"hold_minutes": HOLD_SECONDS / 60, "market_page_minutes": BEFORE_SECONDS / 60, "rules": rules}
+
+
+def _moment(day: Any) -> int:
+    return int(datetime.fromisoformat(str(day)).replace(tzinfo=UTC).timestamp())
 
 
 def ship(panel: Panel, model_id: str) -> UnderWayModel:

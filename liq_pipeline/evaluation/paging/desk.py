@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liq_pipeline.alerting.deciding.machine import step
-from liq_pipeline.alerting.deciding.policy import WARNING, AlertPolicy, Rule
+from liq_pipeline.alerting.deciding.policy import LEVEL_OF_NAME, WARNING, AlertPolicy, Rule
 from liq_pipeline.alerting.deciding.state import Book
 from liq_pipeline.domain.worlds import Manifest, World
 from liq_pipeline.evaluation.figures.metrics import share_interval
@@ -75,7 +75,9 @@ def desk_policy(step_seconds: int, rule: Rule, symbols: tuple[str, ...], setting
         manifest=Manifest(symbols=symbols, expected={}),
     )
     policy = AlertPolicy.build(settings, world)
-    chosen = tuple(replace(of, is_on=True) for of in policy.rules if of.rule == rule)
+    least = LEVEL_OF_NAME[settings.alert_min_severity] if rule == "severity" else WARNING
+    # What it would page, whether or not the installation asks for it.
+    chosen = tuple(replace(of, page_level=least) for of in policy.rules if of.rule == rule)
     return replace(policy, rules=chosen)
 
 

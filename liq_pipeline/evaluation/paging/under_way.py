@@ -212,21 +212,21 @@ def _what_followed(
     ordinary = np.unique(np.linspace(0, time.size - 1, min(ORDINARY_TIMES, time.size)).astype(np.int64))
     for hours in HORIZONS_HOURS:
         rows = hours * 3600 // step
-        after_page = [
-            _after(price[place[page.symbol]], int(np.searchsorted(time, page.opened)), rows, page.direction)
+        after_pages = [
+            after_page(price[place[page.symbol]], int(np.searchsorted(time, page.opened)), rows, page.direction)
             for page in pages
         ]
         after_any = [
-            _after(price[place[symbol]], int(row), rows, direction)
+            after_page(price[place[symbol]], int(row), rows, direction)
             for symbol in sorted({page.symbol for page in pages})
             for row in ordinary
             for direction in DIRECTIONS
         ]
         for name, column in (("further_move", 0), ("adverse_move", 1)):
-            figures[name][f"{hours}h"] = _quantiles([x[column] for x in after_page if x is not None]) | {
+            figures[name][f"{hours}h"] = _quantiles([x[column] for x in after_pages if x is not None]) | {
                 "at_random_times": _quantiles([x[column] for x in after_any if x is not None])
             }
-        returns = [x[2] for x in after_page if x is not None]
+        returns = [x[2] for x in after_pages if x is not None]
         usual = [x[2] for x in after_any if x is not None]
         figures["mean_return"][f"{hours}h"] = {
             "value": float(np.mean(returns)) if returns else None,
@@ -235,7 +235,7 @@ def _what_followed(
     return figures
 
 
-def _after(price: Floats, row: int, rows: int, direction: int) -> tuple[float, float, float] | None:
+def after_page(price: Floats, row: int, rows: int, direction: int) -> tuple[float, float, float] | None:
     """(furthest in the direction, furthest against it, signed return) within `rows`; None where it is not all known."""
     ahead = price[row + 1 : row + 1 + rows]
     if ahead.size < rows or rows == 0 or not np.isfinite(price[row]) or not np.isfinite(ahead[-1]):

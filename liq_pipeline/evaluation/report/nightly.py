@@ -17,7 +17,13 @@ import psycopg
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.evaluation.labels.version_1 import label_panel
 from liq_pipeline.evaluation.paging import desk
-from liq_pipeline.evaluation.paging.outcomes import judge_alerts, pages_as_sent, store_outcomes, stored_alerts
+from liq_pipeline.evaluation.paging.outcomes import (
+    judge_alerts,
+    pages_as_sent,
+    store_outcomes,
+    stored_alerts,
+    under_way_pages,
+)
 from liq_pipeline.evaluation.panels.stored import stored_history
 from liq_pipeline.evaluation.report.figure_rows import store_events, store_report
 from liq_pipeline.evaluation.report.run import evaluate
@@ -27,6 +33,7 @@ from liq_pipeline.settings import Settings
 LOOK_BACK: Final = timedelta(days=32)
 """What scores and labels at the span's beginning look back on."""
 RULES: Final = ("severity", "early_warning")
+"""Rules whose pages claim what comes; those of `under_way` claim what is."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ def evaluate_store(
         model=model_in_force(conn),
         history=history,
         sent={rule: pages for rule, pages in sent.items() if pages},
+        under_way_sent=under_way_pages(alerts, end),
     )
     _, events = label_panel(
         panel.time, panel.symbols, panel["price_usd"], panel["open_interest_base"], panel.step_seconds

@@ -26,9 +26,11 @@ from liq_pipeline.evaluation.figures.rows import Rows, horizons_of, score_figure
 from liq_pipeline.evaluation.figures.severities import panel_pressure, severity_figures
 from liq_pipeline.evaluation.labels.version_1 import LABEL_VERSION, label_panel
 from liq_pipeline.evaluation.models.training import EMBARGO_SECONDS
+from liq_pipeline.evaluation.models.under_way import under_way_report
 from liq_pipeline.evaluation.models.walk_forward import walk_forward
 from liq_pipeline.evaluation.paging import desk
 from liq_pipeline.evaluation.paging.rules import rule_figures, severity_pages
+from liq_pipeline.evaluation.paging.under_way import UnderWayPage
 from liq_pipeline.evaluation.panels.as_bars import bars_of
 from liq_pipeline.evaluation.panels.panel import Panel, load_panel
 from liq_pipeline.evaluation.panels.stored import History
@@ -68,6 +70,7 @@ def evaluate(
     model: CascadeModel | None = None,
     history: History | None = None,
     sent: Mapping[str, Sequence[desk.Page]] | None = None,
+    under_way_sent: Sequence[UnderWayPage] = (),
 ) -> dict[str, Any]:
     """Judge every score on a panel or on stored history; writes report.json and report.html to `out` if given.
 
@@ -118,6 +121,7 @@ def evaluate(
     happened = [e for e in events[desk.DESK_HORIZON_HOURS] if first <= e.onset <= last]
     pages = severity_pages(data, span, risk, panel_pressure(data, settings), settings)
     rules["severity_rule"] = desk.desk_figures(pages, happened, first, last)
+    rules["under_way"] = under_way_report(data, bars, span, happened, under_way_sent)
     for rule, had in (sent or {}).items():
         rules[f"as_sent_{rule}"] = desk.desk_figures(had, happened, first, last)
     report: dict[str, Any] = {

@@ -1,0 +1,87 @@
+"""What happened while a cascade was under way: told when it is over, read from what is stored.
+
+Belongs here: the queries behind an "over" message, bounded to the alert's own time. Does not: words
+(alerting/telling/under_way.py), or what followed an alert by the labels (evaluation/paging/outcomes.py).
+
+Only rows of the alert's world that were known at the moment count, so that a replay tells the same.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import dict_row
+
+from liq_pipeline.alerting.deciding.state import Alert
+from liq_pipeline.domain.worlds import World
+
+WARNED_WITHIN: Final = timedelta(hours=24)
+"""Warnings of so long before the start are named: what came earlier spoke of something else."""
+LONGEST: Final = timedelta(hours=48)
+
+
+def what_happened(conn: psycopg.Connection[Any], world: World, alert: Alert, until: datetime) -> dict[str, Any]:
+    """Depth, duration, open interest flushed, liquidations by side and venue, and what the warnings had said.
+
+    alert: of one symbol and of the rule under_way. What is not known is None; nothing is guessed.
+    """
+    since = max(alert.opened_at, until - LONGEST)
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            """
+            SELECT min((under_way ->> 'started_at')::timestamptz) AS started_at,
+                   max(abs((under_way ->> 'excursion')::float)) AS depth,
+                   min((under_way ->> 'open_interest_change')::float) AS open_interest_change
+            FROM signals
+            WHERE world = %s AND symbol = %s AND time BETWEEN %s AND %s AND revision = 0
+              AND under_way ->> 'side' = %s
+            """,
+            [world.name, alert.subject, since, until, alert.side],
+        )
+        moved = cursor.fetchone() or {}
+        started = moved.get("started_at") or alert.opened_at
+        cursor.execute(
+            """
+            SELECT venue, liquidated_side AS side, sum(notional_usd)::float AS usd, bool_or(is_sample) AS is_sample
+            FROM liquidations
+            WHERE world = %s AND symbol = %s AND event_time > %s AND event_time <= %s AND known_at <= %s
+            GROUP BY 1, 2 ORDER BY 3 DESC
+            """,
+            [world.name, alert.subject, started, until, until],
+        )
+        liquidated = cursor.fetchall()
+        cursor.execute(
+            """
+            SELECT rule, peak_severity AS severity, subject, opened_at, first_told_at FROM alerts
+            WHERE world = %s AND rule <> 'blind' AND subject IN (%s, 'market') AND alert_id <> %s
+              AND opened_at BETWEEN %s AND %s
+            ORDER BY opened_at LIMIT 6
+            """,
+            [world.name, alert.subject, alert.alert_id, started - WARNED_WITHIN, until],
+        )
+        warnings = cursor.fetchall()
+    return {
+        "started_at": started.isoformat(),
+        "ended_at": until.isoformat(),
+        "opened_at": alert.opened_at.isoformat(),
+        "first_told_at": None if alert.first_told_at is None else alert.first_told_at.isoformat(),
+        "duration_minutes": round((until - started).total_seconds() / 60.0, 1),
+        "depth": moved.get("depth"),
+        "open_interest_change": moved.get("open_interest_change"),
+        "liquidated_usd": [
+            {"venue": row["venue"], "side": row["side"], "usd": row["usd"], "is_sample": row["is_sample"]}
+            for row in liquidated
+        ],
+        "warnings": [
+            {
+                "rule": row["rule"],
+                "severity": row["severity"],
+                "subject": row["subject"],
+                "opened_at": row["opened_at"].isoformat(),
+                "first_told_at": None if row["first_told_at"] is None else row["first_told_at"].isoformat(),
+            }
+            for row in warnings
+        ],
+    }
