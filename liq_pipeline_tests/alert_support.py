@@ -16,7 +16,7 @@ from liq_pipeline.alerting.deciding.machine import step
 from liq_pipeline.alerting.deciding.policy import AlertPolicy
 from liq_pipeline.alerting.deciding.state import Book, Change, Message
 from liq_pipeline.domain.worlds import Expectation, Manifest, World
-from liq_pipeline.scoring.results import PointResult, PressureResult, RiskResult, Side, SignalResult
+from liq_pipeline.scoring.results import PointResult, PressureResult, RiskResult, Side, SignalResult, UnderWay
 from liq_pipeline.scoring.severity import FLOW_SIDE_BLIND, severity_of
 from liq_pipeline.settings import Settings, SeveritySettings
 
@@ -53,9 +53,29 @@ class Reading:
     silent: tuple[str, ...] = ()
     parts: Mapping[str, float] | None = None
     funding_share: float = 1.0
+    under_way: UnderWay | None = None
 
 
 BUDGETS = {"funding": 30.0, "open_interest": 30.0, "long_short": 20.0, "liquidation": 20.0}
+
+
+def running(side: Side = "long", *, is_open: bool | None = True, is_calm: bool | None = False, **more: Any) -> UnderWay:
+    """A cascade as a signal holds it, 35 min old."""
+    given: dict[str, Any] = {
+        "probability": 0.62,
+        "rule": "model",
+        "started_at": START - timedelta(minutes=35),
+        "excursion": -0.042 if side == "long" else 0.042,
+        "threshold": 0.03,
+        "open_interest_change": -0.038,
+        "inputs": {"missing": ["liquidations"], "symbols_in_excursion": 3},
+    }
+    return UnderWay(side=side, is_open=is_open, is_calm=is_calm, **(given | more))
+
+
+CALM = running(is_open=False, is_calm=True)
+UNSETTLED = running(is_open=False, is_calm=False)
+UNSEEN = running(is_open=None, is_calm=None)
 
 
 def spread(risk: float) -> dict[str, float]:
@@ -97,6 +117,7 @@ def point(
                     "venues": {"binance": {"state": "counted", "funding": 0.0004, "age_seconds": 12.0}},
                 },
                 "lean": 0.25,
+                "price": {"venues": {"binance": {"price_usd": 64_120.0, "age_seconds": 3.0}}},
             },
         )
         signals[symbol] = SignalResult(
@@ -111,6 +132,7 @@ def point(
             cascade_probability_4h=None if reading.early_warning is None else 0.02 + 0.3 * reading.early_warning,
             early_warning=reading.early_warning,
             model_id="model-a",
+            under_way=reading.under_way,
         )
     flows = None
     if pressure is not None:

@@ -278,6 +278,8 @@ def _read_symbols(
         SELECT s.symbol, s.time, s.risk, r.score_high, r.side, s.pressure, s.severity, s.severity_possible,
                s.flow_side_known, s.note, r.coverage, r.funding_points, r.open_interest_points, r.long_short_points,
                r.liquidation_points, s.cascade_probability_1h, s.cascade_probability_4h, s.cascade_probability_24h,
+               s.under_way_probability, s.under_way ->> 'side' AS under_way_side,
+               (s.under_way ->> 'is_open')::boolean AS is_under_way, (s.under_way ->> 'excursion')::float AS excursion,
                s.model_id, s.baseline_volatility_percentile, (m.facts #>> '{base_rate,4}')::float AS base_rate_4h
         FROM signals_current s JOIN liquidation_risk_current r USING (world, symbol, time)
         LEFT JOIN models m USING (model_id)

@@ -60,16 +60,24 @@ def _risk_cell(row: dict[str, Any]) -> str:
     return f"{row['risk']:.0f}"
 
 
+def _move(row: dict[str, Any]) -> str:
+    """`DOWN -4.2 %`: a cascade under way takes the severity's place, in its width."""
+    word = "DOWN" if row.get("under_way_side") == "long" else "UP"
+    return f"{word} {row['excursion'] * 100:+.1f} %" if row.get("excursion") is not None else f"{word} now"
+
+
 def _probability_cell(row: dict[str, Any]) -> str:
     return share(row["cascade_probability_4h"], 1)
 
 
 def by_urgency(status: Status) -> list[str]:
-    """The symbols, the most urgent first: what cannot be scored, then by risk, then by name."""
+    """The symbols, the most urgent first: a cascade under way, CRITICAL, what cannot be scored, then by risk."""
     rank = {"CRITICAL": 0, "UNKNOWN": 1, "WARNING": 2}
 
     def key(symbol: str) -> tuple[int, float, str]:
         row = status.symbols[symbol]
+        if row.get("is_under_way"):
+            return -1, -abs(row.get("excursion") or 0.0), symbol
         return rank.get(row["severity"], 3), -(row["risk"] if row["risk"] is not None else 0.0), symbol
 
     return sorted(status.symbols, key=key)
@@ -89,6 +97,8 @@ def symbols_table(status: Status, symbols: Sequence[str] | None = None) -> Table
         row = status.symbols[symbol]
         severity = row["severity"]
         text = Text(severity, style=SEVERITY_STYLE.get(severity, ""))
+        if row.get("is_under_way"):
+            text = Text(_move(row), style=SEVERITY_STYLE["CRITICAL"])
         table.add_row(
             symbol,
             _risk_cell(row),

@@ -92,3 +92,12 @@ def test_two_symbols_need_no_pages_and_keep_their_notes() -> None:
     lines = _screen(_status(2))
     assert not any("not shown" in line for line in lines)
     assert any("flow side blind" in line for line in lines)
+
+
+def test_a_cascade_under_way_stands_first_with_its_move_in_the_severity_s_place() -> None:
+    status = _status(3)
+    status.symbols["FIRE"] = _row(80.0, "CRITICAL")
+    status.symbols["RUNS"] = _row(20.0) | {"is_under_way": True, "under_way_side": "long", "excursion": -0.042}
+    assert by_urgency(status)[:2] == ["RUNS", "FIRE"]
+    line = next(line for line in _screen(status) if line.startswith("RUNS "))
+    assert "DOWN -4.2 %" in line

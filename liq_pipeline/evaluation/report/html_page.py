@@ -51,6 +51,8 @@ def render(report: Mapping[str, Any]) -> str:
         f" its training window. Label version {report['label_version']}. Intervals are 90 %, whole days resampled.</p>",
         _cards(report),
         _limits(report["limits"]),
+        "<h2>A cascade under way: how many are told, how late, and how often for nothing?</h2>",
+        _under_way(report["desk"].get("under_way", {})),
         "<h2>Who ranks the hours before a cascade best?</h2>",
         "<p>Within-symbol ROC-AUC at 4 h: 0.5 is a coin toss. The bar to beat is realised volatility, not 0.5.</p>",
         _image(lambda: _ranking(report)),
@@ -179,6 +181,79 @@ def _reading(which: str, four: Mapping[str, Any], page: Mapping[str, Any]) -> st
         f"<p class='which'>{_text(which)}</p><div class='cards'>"
         + "".join(f"<div class='card'><b>{_text(value)}</b>{_text(name)}</div>" for name, value in cards)
         + "</div>"
+    )
+
+
+_UNDER_WAY_RULES: Final = {
+    "model": "model",
+    "model_unseen": "model, rows after its training",
+    "plain": "plain rule",
+    "as_sent": "as sent",
+    "model_as_shipped": "model, in sample",
+}
+
+
+def _under_way(figures: Mapping[str, Any]) -> str:
+    """Misses first: what was not told stands beside what was, and what the price did both ways."""
+    if "rules" not in figures:
+        return f"<p class='note'>{_text(figures.get('note', 'not judged'))}</p>"
+    rules = {name: figures["rules"][name] for name in _UNDER_WAY_RULES if name in figures["rules"]}
+    rows, moves, readings = [], [], []
+    for name, of in rules.items():
+        word = _UNDER_WAY_RULES[name]
+        if "detected" not in of:
+            readings.append(f"{word}: {of['note']}.")
+            continue
+        if "reading" in of:
+            readings.append(f"{word}: {of['reading']}.")
+        big = of["detected"]["major_or_systemic"]
+        missed = None if big["own"]["share"] is None else 1.0 - big["own"]["share"]
+        rows.append(
+            (
+                word,
+                _percent(missed),
+                _share(big["own"]),
+                _share(big["market"]),
+                _percent(of["detected"]["all"]["own"]["share"]),
+                _percent(of["detected"]["first_shock"]["own"]["share"]),
+                _percent(of["move_left"]["over_detected"]["p50"]),
+                _percent(of["move_left"]["over_all"]["p50"]),
+                _number(of["delay_minutes"]["over_detected"]["p50"], 0),
+                _number(of["false_per_week"], 2),
+                _percent(of["precision"]),
+            )
+        )
+        further, adverse, mean = (of[key]["1h"] for key in ("further_move", "adverse_move", "mean_return"))
+        moves.append(
+            (
+                word,
+                f"{_percent(further['p50'], 1)} / {_percent(further['p90'], 1)}",
+                f"{_percent(adverse['p50'], 1)} / {_percent(adverse['p90'], 1)}",
+                _percent(mean["value"], 2),
+                f"{_percent(further['at_random_times']['p50'], 1)} / {_percent(further['at_random_times']['p90'], 1)}",
+                _percent(mean["at_random_times"], 2),
+            )
+        )
+    head = (
+        "rule",
+        "major or systemic missed",
+        "told, own symbol and side",
+        "told, by market",
+        "all events, own",
+        "first shocks, own",
+        "move left, of those told",
+        "move left, misses as 0",
+        "minutes after onset",
+        "false market pages a week",
+        "precision",
+    )
+    after = ("rule", "1 h further, median / 1 in 10", "1 h against, likewise", "mean return", "at random times")
+    return (
+        "<p>It is a risk alarm and no promise of direction: <i>move left</i> is hindsight over events, and the price"
+        " goes against a page nearly as far as with it.</p>"
+        + _table(head, rows, _is_ours)
+        + _table((*after, "mean at random times"), moves, _is_ours)
+        + "".join(f"<p class='note'>{_text(reading)}</p>" for reading in readings)
     )
 
 
