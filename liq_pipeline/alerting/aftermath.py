@@ -3,7 +3,8 @@
 Belongs here: the queries behind an "over" message, bounded to the alert's own time. Does not: words
 (alerting/telling/under_way.py), or what followed an alert by the labels (evaluation/paging/outcomes.py).
 
-Only rows of the alert's world that were known at the moment count, so that a replay tells the same.
+Only what was known at the moment counts, whatever has been written since: a replay in other batches, or a what-if years
+later, tells the same.
 """
 
 from __future__ import annotations
@@ -54,12 +55,25 @@ def what_happened(conn: psycopg.Connection[Any], world: World, alert: Alert, unt
         liquidated = cursor.fetchall()
         cursor.execute(
             """
-            SELECT rule, peak_severity AS severity, subject, opened_at, first_told_at FROM alerts
-            WHERE world = %s AND rule <> 'blind' AND subject IN (%s, 'market') AND alert_id <> %s
-              AND opened_at BETWEEN %s AND %s
-            ORDER BY opened_at LIMIT 6
+            SELECT a.rule, a.subject, a.opened_at,
+                   CASE WHEN a.first_told_at <= %(until)s THEN a.first_told_at END AS first_told_at,
+                   (SELECT c.severity FROM alert_changes AS c
+                    WHERE c.alert_id = a.alert_id AND c.time <= %(until)s AND c.severity <> 'NONE'
+                    ORDER BY c.time DESC LIMIT 1) AS severity
+            FROM alerts AS a
+            WHERE a.world = %(world)s AND a.rule <> 'blind' AND a.subject IN (%(subject)s, 'market')
+              AND a.alert_id <> %(alert)s AND a.alert_id IS DISTINCT FROM %(group)s
+              AND a.opened_at BETWEEN %(since)s AND %(until)s
+            ORDER BY a.opened_at, a.rule, a.subject LIMIT 6
             """,
-            [world.name, alert.subject, alert.alert_id, started - WARNED_WITHIN, until],
+            {
+                "world": world.name,
+                "subject": alert.subject,
+                "alert": alert.alert_id,
+                "group": alert.group_id,
+                "since": started - WARNED_WITHIN,
+                "until": until,
+            },
         )
         warnings = cursor.fetchall()
     return {

@@ -9,9 +9,10 @@ sending (alerting/sending/delivery.py).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
@@ -92,14 +93,14 @@ def advance(
     ended: dict[uuid.UUID, _Ended] = {}
     receipts: dict[uuid.UUID, dict[str, Any]] = {}
     history: list[tuple[Any, ...]] = []
-    queue: list[tuple[dict[str, Any], uuid.UUID, bool]] = []
+    queue: list[tuple[Callable[[], dict[str, Any]], uuid.UUID, bool]] = []
     for point in points:
         outcome = step(book, point, policy, score_version)
         book = outcome.book
         for change in outcome.changes:
             receipt = _receipt(change.alert, outcome, point, world, policy, score_version)
             history.append(_change_row(change, receipt))
-            queue.append((_change_record(change, receipt, world), change.alert.alert_id, False))
+            queue.append((partial(_change_record, change, receipt, world), change.alert.alert_id, False))
             seen[change.alert.alert_id] = change.alert
             if change.kind in ("opened", "escalated"):
                 receipts[change.alert.alert_id] = receipt
@@ -107,10 +108,8 @@ def advance(
                 ended[change.alert.alert_id] = _Ended(change.alert, point.time, change.reason)
         for message in outcome.messages:
             receipt = _receipt(message.alert, outcome, point, world, policy, score_version)
-            if message.alert.rule == "under_way" and message.kind == "resolved":
-                receipt["what_happened"] = _aftermath(conn, world, message.alert, point.time, seen)
-            record = _message_record(message, receipt, render(message, receipt, world), world)
-            queue.append((record, message.alert.alert_id, True))
+            # Made once this batch is written: the end of a cascade is told from rows that may be of the same batch.
+            queue.append((partial(_told, conn, message, receipt, world), message.alert.alert_id, True))
             if message.kind in ("spread", "joined"):
                 receipts[message.alert.alert_id] = receipt
         changes += outcome.changes
@@ -119,7 +118,8 @@ def advance(
     _write_alerts(conn, world, before, book, ended, receipts)
     _write_pending(conn, world, before, book)
     _write_history(conn, history)
-    for record, alert_id, is_message in queue:
+    for make, alert_id, is_message in queue:
+        record = make()
         enqueue_alert(conn, world, record, alert_id)
         if is_message:
             enqueue_message(conn, world, record, alert_id, settings)
@@ -127,34 +127,50 @@ def advance(
     return AlertChanges(tuple(changes), tuple(messages), len(messages) if is_held else 0)
 
 
-def _aftermath(
-    conn: psycopg.Connection[Any], world: World, alert: Alert, until: datetime, seen: dict[uuid.UUID, Alert]
-) -> dict[str, Any]:
+def _told(conn: psycopg.Connection[Any], message: Message, receipt: dict[str, Any], world: World) -> dict[str, Any]:
+    """The record of a message; that of a cascade's end with what happened in it."""
+    if message.alert.rule == "under_way" and message.kind == "resolved":
+        receipt = receipt | {"what_happened": _aftermath(conn, world, message.alert, message.time)}
+    return _message_record(message, receipt, render(message, receipt, world), world)
+
+
+def _aftermath(conn: psycopg.Connection[Any], world: World, alert: Alert, until: datetime) -> dict[str, Any]:
     """What happened: of one symbol, or symbol by symbol of a group."""
     if not alert.is_group:
         return what_happened(conn, world, alert, until)
     rows = conn.execute(
-        "SELECT alert_id, subject, side, opened_at, first_told_at FROM alerts WHERE group_id = %s ORDER BY subject",
-        [alert.alert_id],
+        """
+        SELECT DISTINCT ON (subject) alert_id, subject, side, opened_at, first_told_at FROM alerts
+        WHERE group_id = %s ORDER BY subject, opened_at LIMIT %s
+        """,
+        [alert.alert_id, MOST_MEMBERS],
     ).fetchall()
-    members = {row[1]: replace(alert, alert_id=row[0], subject=row[1], side=row[2], opened_at=row[3],
-                               first_told_at=row[4]) for row in rows}  # fmt: skip
-    # Members that joined and ended within this transaction are not written yet.
-    members |= {a.subject: a for a in seen.values() if a.group_id == alert.alert_id and not a.is_group}
-    return {
-        subject: {**what_happened(conn, world, member, until), "side": member.side}
-        for subject, member in sorted(members.items())[:MOST_MEMBERS]
-    }
+    told = {}
+    for identity, subject, side, opened_at, first_told_at in rows:
+        member = replace(
+            alert, alert_id=identity, subject=subject, side=side, opened_at=opened_at, first_told_at=first_told_at,
+            group_id=alert.alert_id,
+        )  # fmt: skip
+        told[subject] = {**what_happened(conn, world, member, until), "side": side}
+    return told
 
 
 def message_records(
-    outcome: Step, point: PointResult, world: World, policy: AlertPolicy, score_version: str
+    outcome: Step,
+    point: PointResult,
+    world: World,
+    policy: AlertPolicy,
+    score_version: str,
+    conn: psycopg.Connection[Any],
 ) -> list[dict[str, Any]]:
-    """What would be sent after a step of the machine, with texts and receipts, as `advance` writes it."""
+    """What would be sent after a step of the machine, with texts and receipts, as `advance` writes it.
+
+    conn: where the stretch is stored; the end of a cascade is told from there.
+    """
     records = []
     for message in outcome.messages:
         receipt = _receipt(message.alert, outcome, point, world, policy, score_version)
-        records.append(_message_record(message, receipt, render(message, receipt, world), world))
+        records.append(_told(conn, message, receipt, world))
     return records
 
 

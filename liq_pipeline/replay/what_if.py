@@ -56,26 +56,38 @@ def changed_settings(settings: Settings, changes: Mapping[str, str]) -> Settings
 
     Raises LiqError if a name is none of these or a value is not possible.
     """
+    of_parts: dict[str, dict[str, str]] = {}
     for name, text in changes.items():
         word = name.removeprefix("LIQ_").lower()
+        part = next((p for p, kind in _PARTS.items() if word.removeprefix(f"{p}_") in kind.model_fields), None)
+        if part is not None and word.startswith(f"{part}_"):
+            of_parts.setdefault(part, {})[word.removeprefix(f"{part}_")] = text
+            continue
+        if not word.startswith("alert_") or word not in Settings.model_fields:
+            raise LiqError(
+                f"{name} cannot be changed here: scores and alerts follow LIQ_RISK_, LIQ_PRESSURE_,"
+                " LIQ_SEVERITY_ and LIQ_ALERT_ settings (docs/settings.md)"
+            )
         try:
-            for part, kind in _PARTS.items():
-                field = word.removeprefix(f"{part}_")
-                if word.startswith(f"{part}_") and field in kind.model_fields:
-                    value = getattr(kind(**{**getattr(settings, part).model_dump(), **_given(field, text)}), field)
-                    own = getattr(settings, part).model_copy(update={field: value})
-                    settings = settings.model_copy(update={part: own})
-                    break
-            else:
-                if not word.startswith("alert_") or word not in Settings.model_fields:
-                    raise LiqError(
-                        f"{name} cannot be changed here: scores and alerts follow LIQ_RISK_, LIQ_PRESSURE_,"
-                        " LIQ_SEVERITY_ and LIQ_ALERT_ settings (docs/settings.md)"
-                    )
-                settings = settings.model_copy(update={word: getattr(Settings(**_given(word, text)), word)})
+            settings = settings.model_copy(update={word: getattr(Settings(**_given(word, text)), word)})
         except ValidationError as error:
-            raise LiqError(f"{name} cannot be {text!r}: {error.errors(include_input=False)[0]['msg']}") from error
+            raise _cannot_be(name, text, error) from error
+    for part, given in of_parts.items():
+        own = getattr(settings, part)
+        try:
+            # Together, as thresholds are held against each other; on their own variables nothing else is read.
+            changed = _PARTS[part](**{**own.model_dump(), **given})
+        except ValidationError as error:
+            field = str(error.errors()[0]["loc"][0])
+            told = field if field in given else next(iter(given))
+            raise _cannot_be(f"LIQ_{part}_{told}".upper(), given[told], error) from error
+        settings = settings.model_copy(update={part: changed})
     return settings
+
+
+def _cannot_be(name: str, text: str, error: ValidationError) -> LiqError:
+    reason = error.errors(include_input=False)[0]["msg"].removeprefix("Value error, ")
+    return LiqError(f"{name} cannot be {text!r}: {reason}")
 
 
 def _given(field: str, text: str) -> dict[str, Any]:
@@ -111,7 +123,7 @@ def would_have_told(
             outcome = step(book, point, policy, version)
             book = outcome.book
             alerts.hear(outcome)
-            said += [said_of(r, None) for r in message_records(outcome, point, world, policy, version)]
+            said += [said_of(r, None) for r in message_records(outcome, point, world, policy, version, conn)]
             points.append(point)
     if not points:
         raise LiqError(f"nothing of {world.name} from {first.isoformat()} to {last.isoformat()} can be scored")

@@ -140,7 +140,7 @@ def test_other_thresholds_and_another_look_back_change_what_is_told_and_nothing_
 
     before = rows()
     page = tmp_path / "page.html"
-    changes = {"LIQ_SEVERITY_WARNING_RISK": "5", "LIQ_RISK_LOOKBACK_HOURS": "24"}
+    changes = {"LIQ_SEVERITY_WARNING_RISK": "5", "LIQ_SEVERITY_INFO_RISK": "4", "LIQ_RISK_LOOKBACK_HOURS": "24"}
     story = stored_what_if(url, chosen, DAY, window.last, changes, symbol="BTC", out=page)
     assert story.what_if is not None
     assert len(story.what_if.messages) > len(story.told.messages)

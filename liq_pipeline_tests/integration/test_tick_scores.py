@@ -244,7 +244,7 @@ class TestCrash:
 
 
 def test_somebody_who_acknowledges_an_alert_meanwhile_makes_the_tick_decide_again(market: str) -> None:
-    settings = SHORT.model_copy(update={"severity": SeveritySettings(info_risk=-1)})
+    settings = SHORT.model_copy(update={"severity": SeveritySettings().model_copy(update={"info_risk": -1})})
     with connect(market) as conn:
         set_clock(conn, worlds.active(conn), START + 30 * MINUTE)  # type: ignore[arg-type]
     score(market, settings=settings)
