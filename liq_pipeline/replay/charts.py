@@ -61,8 +61,27 @@ def symbol_picture(
         for event in story.events[4]:
             if event.symbol == symbol:
                 axes.axvspan(_time(event.onset), _time(event.peak), color="#b3201a", alpha=0.10, lw=0)
-    probability.set_xlabel("UTC; dotted: the scored stretch; red: onset to peak of a cascade (4 h)", fontsize=8)
+        for began, ended in under_way_spans(told.messages, symbol, story.last):
+            axes.axvspan(began, ended, ymin=0.0, ymax=0.04, color="#6a3fb5", alpha=0.85, lw=0)
+    probability.set_xlabel(
+        "UTC; dotted: the scored stretch; red: a cascade (4 h), onset to peak; violet: under way, from told to over",
+        fontsize=8,
+    )
     return _svg(figure)
+
+
+def under_way_spans(messages: Sequence[Said], symbol: str, last: datetime) -> list[tuple[datetime, datetime]]:
+    """From the message that first named the symbol as under way to the one that said it is over (or the end)."""
+    spans = []
+    began: dict[str, datetime] = {}
+    for message in sorted((m for m in messages if m.rule == "under_way"), key=lambda m: m.time):
+        identity = str(message.receipt.get("alert_id"))
+        if message.kind == "resolved":
+            if identity in began:
+                spans.append((began.pop(identity), message.time))
+        elif symbol in message.symbols:
+            began.setdefault(identity, message.time)
+    return [*spans, *((since, last) for since in began.values())]
 
 
 def _price(axes: Any, story: Story, told: Told, symbol: str) -> None:

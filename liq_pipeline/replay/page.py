@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from liq_pipeline.evaluation.labels.version_1 import CascadeEvent
+from liq_pipeline.evaluation.paging import desk
 from liq_pipeline.evaluation.paging.outcomes import Outcome
 from liq_pipeline.evaluation.report.html_page import STYLE
 from liq_pipeline.replay.charts import MARKS, symbol_picture
@@ -177,12 +179,32 @@ def _events(story: Story) -> str:
                     f"{e.open_interest_move:+.1%}",
                     grade or "-",
                     _told_before(story.told.messages, e.symbol, e.onset),
+                    _told_while(story, e) if hours == desk.DESK_HORIZON_HOURS else "",
                 )
             )
     if not rows:
         return "<p>No cascade by label version 1 in this stretch or the day after it.</p>"
-    head = ("symbol", "horizon", "onset", "peak", "price", "open interest", "grade", "told in the 4 h before")
+    head = (
+        *("symbol", "horizon", "onset", "peak", "price", "open interest", "grade"),
+        *("told in the 4 h before", "told while it ran (4 h)"),
+    )
     return _table(head, rows)
+
+
+def _told_while(story: Story, event: CascadeEvent) -> str:
+    """The first message that named the symbol as under way while its cascade ran, and how much of the move was left."""
+    for message in sorted(story.told.messages, key=lambda m: m.time):
+        at = message.time.timestamp()
+        if message.rule == "under_way" and message.kind != "resolved" and event.symbol in message.symbols:
+            if not event.start <= at <= event.peak:
+                continue
+            price = story.panel["price_usd"][story.panel.symbols.index(event.symbol)]
+            start, row = (int(np.searchsorted(story.panel.time, t, side="right")) - 1 for t in (event.start, at))
+            left = 1.0 - abs(price[row] / price[start] - 1.0) / abs(event.price_move)
+            delay = (at - event.onset) / 60.0
+            when = f"{delay:.0f} min after onset" if delay >= 0 else f"{-delay:.0f} min before onset"
+            return f"{message.time:%H:%M}, {when}, {left:.0%} of the move left"
+    return "nothing" if story.first.timestamp() <= event.onset <= story.last.timestamp() else "not scored"
 
 
 def _told_before(messages: Sequence[Said], symbol: str, onset: int) -> str:
@@ -190,7 +212,7 @@ def _told_before(messages: Sequence[Said], symbol: str, onset: int) -> str:
     before = [
         m
         for m in messages
-        if m.rule != "blind"
+        if m.rule not in ("blind", "under_way")
         and m.kind != "resolved"
         and (symbol in m.symbols)
         and 0 < onset - m.time.timestamp() <= 4 * 3600
@@ -225,12 +247,27 @@ def _messages(told: Told) -> str:
 def _outcome(outcome: Outcome | None) -> str:
     if outcome is None:
         return "-"
+    if outcome.alert.rule == "under_way":
+        return _text(_under_way_outcome(outcome))
     words = _VERDICTS[outcome.verdict]
     if outcome.lead_minutes is not None and outcome.event is not None:
         words += f" {outcome.lead_minutes:.0f} min later ({outcome.event.symbol} {outcome.event.price_move:+.1%})"
     if outcome.largest_move is not None:
         words += f"; largest move {outcome.largest_move:+.1%}"
     return _text(words)
+
+
+def _under_way_outcome(outcome: Outcome) -> str:
+    """What became of a page that said a cascade is running, both ways."""
+    if outcome.verdict == "right" and outcome.delay_minutes is not None and outcome.event is not None:
+        delay = outcome.delay_minutes
+        when = f"{delay:.0f} min after" if delay >= 0 else f"{-delay:.0f} min before"
+        words = f"right: told {when} the onset ({outcome.event.symbol} {outcome.event.price_move:+.1%})"
+    else:
+        words = {"false": "false: no cascade ran", "open": _VERDICTS["open"]}.get(outcome.verdict, outcome.verdict)
+    if outcome.further_move_1h is not None and outcome.adverse_move_1h is not None:
+        words += f"; within 1 h {outcome.further_move_1h:.1%} further, {outcome.adverse_move_1h:.1%} back"
+    return words
 
 
 def _symbol(story: Story, symbol: str, settings: Settings) -> str:
