@@ -221,6 +221,15 @@ class Settings(BaseSettings):
     metrics_port: Port = 9109
     """Port of /healthz and /metrics, on loopback; likewise."""
 
+    web_port: Port = 8000
+    """Port of the desk, the page and API of `liq serve`; likewise."""
+    web_host: str = "127.0.0.1"
+    """Where the desk listens. Any other than loopback needs LIQ_WEB_TOKEN."""
+    web_token: SecretStr | None = None
+    """What a caller of the desk must show (`Authorization: Bearer ...`); unset, nothing is asked for on loopback."""
+    web_names: Annotated[tuple[str, ...], NoDecode] = ()
+    """Further host names by which the desk may be called, comma-separated; loopback and LIQ_WEB_HOST always may."""
+
     alert_urls: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Where alerts go: a comma-separated list of Apprise URLs (Telegram, Discord, Slack, mail, webhook ...)."""
     alert_policy: Annotated[tuple[str, ...], NoDecode] = ("severity", "under_way")
@@ -288,7 +297,7 @@ class Settings(BaseSettings):
             return tuple(dict.fromkeys(part.strip().upper() for part in value.split(",") if part.strip()))
         return value
 
-    @field_validator("venues", mode="before")
+    @field_validator("venues", "web_names", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -317,6 +326,13 @@ class Settings(BaseSettings):
             what = f"{', '.join(unknown)} is no rule" if unknown else "it names no rule"
             raise ValueError(f"{what}: give a comma list of {', '.join(PAGING_RULES)}")
         return named
+
+    @field_validator("web_token")
+    @classmethod
+    def _hard_to_guess(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 16:
+            raise ValueError("it must have at least 16 characters, such as `openssl rand -hex 16` gives")
+        return value
 
     @field_validator("symbols")
     @classmethod

@@ -114,3 +114,23 @@ def metrics(
     settings = settings_in_force()
     endpoints = endpoints_in_force(settings)
     serve_metrics(port or settings.metrics_port, lambda: collect_status(settings, endpoints), stop_event(), host=host)
+
+
+def serve(
+    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="LIQ_WEB_PORT otherwise.")] = None,
+    host: Annotated[str | None, typer.Option(help="LIQ_WEB_HOST otherwise; beyond loopback only with LIQ_WEB_TOKEN.")] = None,
+) -> None:
+    """The desk: the page and the read API (a child of `liq up`)."""
+    from liq_pipeline.desk.doors import require_token_off_loopback
+
+    settings = settings_in_force()
+    require_token_off_loopback(settings, host or settings.web_host)
+    from liq_pipeline.desk.serve import serve as run_desk
+
+    run_desk(
+        settings,
+        endpoints_in_force(settings),
+        host=host or settings.web_host,
+        port=port or settings.web_port,
+        lag_url=f"http://127.0.0.1:{settings.metrics_port}/metrics",
+    )

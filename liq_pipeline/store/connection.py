@@ -36,14 +36,19 @@ def connect(database_url: str, *, application_name: str = "liq_pipeline") -> psy
 
     Raises psycopg.OperationalError if the server does not answer, DatabaseUrlError if the URL is none.
     """
-    return psycopg.connect(
-        _conninfo(database_url),
-        autocommit=False,
-        application_name=application_name,
-        connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        options=SESSION_OPTIONS,
+    return psycopg.connect(**connect_arguments(database_url, application_name=application_name))
+
+
+def connect_arguments(database_url: str, *, application_name: str, options: str = "") -> dict[str, Any]:
+    """What psycopg is told, for those who open connections in another way (a pool). options: further `-c` settings."""
+    return {
+        "conninfo": _conninfo(database_url),
+        "autocommit": False,
+        "application_name": application_name,
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "options": f"{SESSION_OPTIONS} {options}".strip(),
         **_KEEPALIVES,
-    )
+    }
 
 
 def engine(database_url: str, *, application_name: str = "liq_pipeline") -> Engine:

@@ -1,0 +1,123 @@
+"""Small pictures as SVG, made on the server: they need no script and no inline style.
+
+Belongs here: shapes from numbers. Does not: what the numbers mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from liq_pipeline.desk.pages.words import COMPONENTS
+
+
+def spark(values: Sequence[float | None], label: str, *, width: int = 96, height: int = 24) -> Markup:
+    """A line of 0..100 values; where one is unknown the line is broken."""
+    if not any(value is not None for value in values):
+        return Markup('<span class="unknown">unknown</span>')
+    step = width / max(len(values) - 1, 1)
+    parts: list[str] = []
+    pen_down = False
+    for place, value in enumerate(values):
+        if value is None:
+            pen_down = False
+            continue
+        y = 1 + (height - 2) * (1 - min(max(value, 0.0), 100.0) / 100)
+        parts.append(f"{'L' if pen_down else 'M'}{place * step:.1f} {y:.1f}")
+        if not pen_down and (place + 1 >= len(values) or values[place + 1] is None):
+            parts.append("h.6")  # a lone point is seen as well
+        pen_down = True
+    thresholds = "".join(
+        f'<path class="grid" d="M0 {1 + (height - 2) * (1 - level / 100):.1f}H{width}"/>' for level in (50, 70)
+    )
+    return Markup(
+        '<svg class="spark" role="img" aria-label="{}" width="{}" height="{}" viewBox="0 0 {} {}">{}<path d="{}"/></svg>'
+    ).format(label, width, height, width, height, Markup(thresholds), Markup("".join(parts)))
+
+
+def meter(value: float | None, high: float | None, level: str, *, width: int = 120, height: int = 8) -> Markup:
+    """Risk on a scale of 100 with the range up to what is possible, and ticks at the thresholds."""
+    known = 0.0 if value is None else min(max(value, 0.0), 100.0)
+    possible = known if high is None else min(max(high, known), 100.0)
+    scale = width / 100
+    return Markup(
+        '<svg class="meter {}" aria-hidden="true" width="{w}" height="{h}" viewBox="0 0 {w} {h}">'
+        '<rect class="track" width="{w}" height="{h}" rx="2"/>'
+        '<rect class="possible" x="{x}" width="{pw}" height="{h}"/><rect class="known" width="{kw}" height="{h}" rx="2"/>'
+        '<path class="tick" d="M{t1} 0V{h}M{t2} 0V{h}M{t3} 0V{h}"/></svg>'
+    ).format(
+        level,
+        w=width,
+        h=height,
+        x=f"{known * scale:.1f}",
+        pw=f"{(possible - known) * scale:.1f}",
+        kw=f"{known * scale:.1f}",
+        t1=f"{30 * scale:.1f}",
+        t2=f"{50 * scale:.1f}",
+        t3=f"{70 * scale:.1f}",
+    )
+
+
+def bar(value: float | None, budget: float, *, width: int = 88, height: int = 6) -> Markup:
+    """Points of a component against its budget; hatched where they are unknown."""
+    if value is None:
+        return Markup(
+            '<svg class="bar none" aria-hidden="true" width="{w}" height="{h}" viewBox="0 0 {w} {h}">'
+            '<rect class="track" width="{w}" height="{h}" rx="2"/></svg>'
+        ).format(w=width, h=height)
+    share = min(max(value / budget, 0.0), 1.0) * width
+    return Markup(
+        '<svg class="bar" aria-hidden="true" width="{w}" height="{h}" viewBox="0 0 {w} {h}">'
+        '<rect class="track" width="{w}" height="{h}" rx="2"/><rect class="known" width="{s}" height="{h}" rx="2"/></svg>'
+    ).format(w=width, h=height, s=f"{share:.1f}")
+
+
+def waterfall(components: Sequence[Mapping[str, Any]], score: float | None, high: float | None) -> Markup:
+    """How the points of the components add up to the score, and what is possible beyond it."""
+    width, row, left, right = 640, 30, 130, 86
+    scale = (width - left - right) / 100
+    lines: list[str] = []
+    total, y = 0.0, 24
+
+    def text(x: float, at: float, words: str, kind: str, anchor: str = "start") -> str:
+        return f'<text class="{kind}" x="{x:.1f}" y="{at:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+
+    def rect(kind: str, start: float, length: float) -> str:
+        return (
+            f'<rect class="{kind}" x="{left + start * scale:.1f}" y="{y - 11}" width="{max(length * scale, 1):.1f}"'
+            ' height="16" rx="2"/>'
+        )
+
+    bottom = 24 + row * (len(components) + 2)
+    for level in (0, 30, 50, 70, 100):
+        x = left + level * scale
+        lines.append(f'<path class="grid" d="M{x:.1f} 8V{bottom - 24}"/>')
+        lines.append(text(x, bottom - 8, str(level), "axis", "middle"))
+    for component in components:
+        name = COMPONENTS.get(component["name"], (component["name"], 0))[0]
+        points, budget = component["points"], component["budget"]
+        lines.append(text(0, y + 2, name, "name"))
+        if points is None:
+            lines.append(rect("possible", total, 0.4))
+            lines.append(text(width, y + 2, f"unknown of {budget:.0f}", "value unknown", "end"))
+        else:
+            lines.append(rect("known", total, points))
+            total += points
+            lines.append(f'<path class="join" d="M{left + total * scale:.1f} {y - 11}v{row + 16}"/>')
+            lines.append(text(width, y + 2, f"{points:.1f} of {budget:.0f}", "value", "end"))
+        y += row
+    lines.append(text(0, y + 2, "Score", "name total"))
+    if score is None:
+        lines.append(text(width, y + 2, "unknown", "value unknown", "end"))
+    else:
+        lines.append(rect("total", 0, score))
+        if high is not None and high > score:
+            lines.append(rect("possible", score, high - score))
+        words = f"{score:.1f}" if high is None or high - score < 0.05 else f"{score:.1f}\u2026{high:.1f}"
+        lines.append(text(width, y + 2, words, "value total", "end"))
+    return Markup(
+        '<svg class="waterfall" role="img" aria-label="How the points add up to the score; the table below says the'
+        ' same" viewBox="0 0 {} {}">{}</svg>'
+    ).format(width, bottom, Markup("".join(lines)))

@@ -1,0 +1,62 @@
+"""`liq serve`: the desk on a port, until a signal.
+
+Belongs here: the server around the application, its limits, and where it listens. Does not: what is served (app.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+from typing import Final
+
+import uvicorn
+
+from liq_pipeline.desk.app import Desk
+from liq_pipeline.desk.doors import ImpatientProtocol, require_token_off_loopback
+from liq_pipeline.errors import LiqError
+from liq_pipeline.runtime.endpoints import Endpoints
+from liq_pipeline.settings import Settings
+
+HEAD_BYTES: Final = 16_384
+"""Of a request's head."""
+_SOCKETS: Final = 8_192
+_log = logging.getLogger(__name__)
+
+
+def serve(settings: Settings, endpoints: Endpoints, *, host: str, port: int, lag_url: str | None = None) -> None:
+    """Serve until SIGINT or SIGTERM. LiqError if it may not listen there, or the port cannot be had."""
+    require_token_off_loopback(settings, host)
+    _raise_socket_limit()
+    # A reader's thread that turns rows into text must not keep the loop from handing events on.
+    sys.setswitchinterval(0.001)
+    application = Desk(settings, endpoints, lag_url=lag_url).make(names=(host,))
+    config = uvicorn.Config(
+        application,
+        host=host,
+        port=port,
+        http=ImpatientProtocol,
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=3,
+        backlog=2048,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+    )
+    server = uvicorn.Server(config)
+    try:
+        server.run()
+    except SystemExit as error:  # uvicorn has logged why it cannot listen
+        raise LiqError(f"the desk cannot listen on {host}:{port}: choose another LIQ_WEB_PORT") from error
+
+
+def _raise_socket_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _SOCKETS if hard == resource.RLIM_INFINITY else min(_SOCKETS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
