@@ -9,7 +9,7 @@ The rooms, from the ground up; each may look at what stands before it, never at 
   pipeline/, runtime/    the steps of a tick; servers and processes
   collector/, evaluation/, launcher/, operations/
                          always-on streams; how good it is; warm Dagster runs; status, watch, doctor
-  replay/, defs/         a past day again; what Dagster runs when
+  replay/, defs/, desk/  a past day again; what Dagster runs when; the page and the API (`liq serve`)
   commands/, definitions.py, cli.py
                          the `liq` command and the one Definitions object
 """

@@ -6,6 +6,7 @@ Secrets are SecretStr: they never show in a repr, a log or a status.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from functools import lru_cache
@@ -43,6 +44,14 @@ def default_home() -> Path:
         return Path("/var/lib/liq_pipeline")
     state = os.environ.get("XDG_STATE_HOME")
     return (Path(state) if state else Path.home() / ".local" / "state") / "liq_pipeline"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server that listens on this host is reached from this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class RiskSettings(BaseSettings):
@@ -225,7 +234,7 @@ class Settings(BaseSettings):
     """Port of the desk, the page and API of `liq serve`; likewise."""
     web_host: str = "127.0.0.1"
     """Where the desk listens. Any other than loopback needs LIQ_WEB_TOKEN."""
-    web_token: SecretStr | None = None
+    web_token: Annotated[SecretStr | None, Field(validate_default=True)] = None
     """What a caller of the desk must show (`Authorization: Bearer ...`); unset, nothing is asked for on loopback."""
     web_names: Annotated[tuple[str, ...], NoDecode] = ()
     """Further host names by which the desk may be called, comma-separated; loopback and LIQ_WEB_HOST always may."""
@@ -329,9 +338,15 @@ class Settings(BaseSettings):
 
     @field_validator("web_token")
     @classmethod
-    def _hard_to_guess(cls, value: SecretStr | None) -> SecretStr | None:
+    def _asked_of_others(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < 16:
             raise ValueError("it must have at least 16 characters, such as `openssl rand -hex 16` gives")
+        host = info.data.get("web_host")
+        if value is None and host is not None and not is_loopback(host):
+            raise ValueError(
+                f"it is not set, and LIQ_WEB_HOST={host} would show the desk to others: set it (`openssl rand -hex 16`)"
+                " or leave LIQ_WEB_HOST at 127.0.0.1"
+            )
         return value
 
     @field_validator("symbols")

@@ -118,7 +118,9 @@ def metrics(
 
 def serve(
     port: Annotated[int | None, typer.Option(min=1, max=65_535, help="LIQ_WEB_PORT otherwise.")] = None,
-    host: Annotated[str | None, typer.Option(help="LIQ_WEB_HOST otherwise; beyond loopback only with LIQ_WEB_TOKEN.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="LIQ_WEB_HOST otherwise; beyond loopback only with LIQ_WEB_TOKEN.")
+    ] = None,
 ) -> None:
     """The desk: the page and the read API (a child of `liq up`)."""
     from liq_pipeline.desk.doors import require_token_off_loopback

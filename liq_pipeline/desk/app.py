@@ -35,7 +35,7 @@ from liq_pipeline.desk.read.scope import Scope
 from liq_pipeline.desk.stream import wire
 from liq_pipeline.desk.stream.hub import Hub
 from liq_pipeline.errors import LiqError
-from liq_pipeline.runtime.endpoints import Endpoints
+from liq_pipeline.runtime.endpoints import Endpoints, resolve
 from liq_pipeline.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -59,14 +59,14 @@ class Desk:
         self._writer_url = found.database_url
         self._status_endpoints = replace(found, database_url=reader_url)
         self._lag_url = lag_url
-        self._dagster_url = found.dagster_url
+        self._found = found
         self.reader = Reader(reader_url)
         self.memory = Memory(self.reader.threads)
         self.hub = Hub(self.reader, self.memory.forget)
         self._files = dict(_static_files())
         self._templates = views.environment()
         self._templates.globals["asset"] = {name: url for name, (url, _) in self._files.items()}
-        self._by_url = {url: body for url, body in self._files.values()}
+        self._by_url = dict(self._files.values())
 
     def make(self, *, names: tuple[str, ...] = ()) -> Doors:
         """The application behind its door. names: further host names it answers to."""
@@ -128,11 +128,15 @@ class Desk:
         return guarded
 
     def _error_page(self, found: answering.Problem) -> Response:
-        text = self._templates.get_template("error.html").render(**self._common(self.hub.scope), problem=found, title="", path="")
+        text = self._templates.get_template("error.html").render(
+            **self._common(self.hub.scope), problem=found, title="", path=""
+        )
         return Response(text, found.status, {"Cache-Control": "no-store"}, HTML)
 
     async def _not_found(self, request: Request, error: Exception) -> Response:
-        status = getattr(error, "status_code", 404)
+        return self._nothing(request, getattr(error, "status_code", 404))
+
+    def _nothing(self, request: Request, status: int) -> Response:
         found = answering.Problem(
             status=status,
             code="not_found" if status == 404 else "bad_method",
@@ -160,12 +164,17 @@ class Desk:
     async def _health(self, request: Request) -> Response:
         def make() -> Body:
             of = self.reader.run(views.scope_or_none)
-            looked = health.health(self._settings, self._status_endpoints, self._lag_url)
+            looked = self._look()
             if of is None:
-                return answering.json_body({"world": None, "mode": None, "is_real": None, "as_of": None, "data": looked})
+                return answering.json_body(
+                    {"world": None, "mode": None, "is_real": None, "as_of": None, "data": looked}
+                )
             return answering.json_body(answering.envelope(of, looked))
 
         return send(request, await self.memory.get("health", make))
+
+    def _look(self) -> health.Health:
+        return health.health(self._settings, self._status_endpoints, self._lag_url)
 
     async def _openapi(self, request: Request) -> Response:
         def make() -> Body:
@@ -211,14 +220,9 @@ class Desk:
         async def handler(request: Request) -> Response:
             query = dict(parse_qsl(request.url.query, max_num_fields=20))
             given = {name: convert(request.path_params[name]) for name, convert in converters.items()}
-            extra = (
-                (lambda: {"looked": health.health(self._settings, self._status_endpoints, self._lag_url)})
-                if with_health
-                else dict
-            )
 
             def make() -> Body:
-                looked = extra()
+                looked = {"looked": self._look()} if with_health else {}
 
                 def read(conn: Connection) -> tuple[Scope | None, dict[str, Any]]:
                     of = views.scope_or_none(conn)
@@ -238,6 +242,16 @@ class Desk:
     def _common(self, of: Scope | None) -> dict[str, Any]:
         return {"scope": of, "dagster_url": self._dagster_url}
 
+    @property
+    def _dagster_url(self) -> str | None:
+        """`liq up` starts the desk before Dagster, and writes down later where that is."""
+        if self._found.dagster_url is None:
+            try:
+                self._found = resolve(self._settings)
+            except LiqError:
+                return None
+        return self._found.dagster_url
+
     async def _acknowledge_form(self, request: Request) -> Response:
         form = dict(parse_qsl((await request.body()).decode("utf-8", "replace"), max_num_fields=5))
         alert_id = asking.ALERT.read(request.path_params["alert_id"])
@@ -256,7 +270,9 @@ class Desk:
                 response.set_cookie(COOKIE, given, httponly=True, samesite="strict", max_age=30 * 86_400)
                 return response
             raise asking.AskError(403, "wrong_token", "that is not the token")
-        text = self._templates.get_template("login.html").render(title="Token", path="/login", scope=None, dagster_url=None)
+        text = self._templates.get_template("login.html").render(
+            title="Token", path="/login", scope=None, dagster_url=None
+        )
         return Response(text, 200, {"Cache-Control": "no-store"}, HTML)
 
     # -- files -------------------------------------------------------------------------------------------------
@@ -264,7 +280,7 @@ class Desk:
     async def _static(self, request: Request) -> Response:
         body = self._by_url.get(request.url.path)
         if body is None:
-            return await self._not_found(request, LiqError())
+            return self._nothing(request, 404)
         return send(request, body, FOREVER)
 
     async def _alive(self, request: Request) -> Response:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
@@ -24,7 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from liq_pipeline.desk.api.answering import Problem, send_problem
 from liq_pipeline.desk.api.asking import LONGEST_QUERY
 from liq_pipeline.errors import LiqError
-from liq_pipeline.settings import Settings
+from liq_pipeline.settings import Settings, is_loopback
 
 COOKIE: Final = "liq_token"
 PATIENCE_SECONDS: Final = 10.0
@@ -45,16 +44,6 @@ HEADERS: Final = {
 }
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a server that listens there is reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def require_token_off_loopback(settings: Settings, host: str) -> None:
@@ -108,17 +97,23 @@ class Doors:
             return Problem(status=414, code="too_long", message=f"An address has at most {LONGEST_QUERY} characters.")
         shown = self._shown(headers)
         if self._token is not None and scope["path"] not in PUBLIC and not shown:
-            return Problem(
-                status=401,
-                code="no_token",
-                message="Show the token: `Authorization: Bearer ...`, or open /login in a browser.",
-            ) if scope["path"] != "/login" else None
+            return (
+                Problem(
+                    status=401,
+                    code="no_token",
+                    message="Show the token: `Authorization: Bearer ...`, or open /login in a browser.",
+                )
+                if scope["path"] != "/login"
+                else None
+            )
         if scope["method"] not in _SAFE:
             if int(headers.get("content-length") or 0) > MOST_BODY_BYTES:
                 return Problem(status=413, code="too_large", message=f"A body has at most {MOST_BODY_BYTES} bytes.")
             by_header = self._token is not None and _bearer(headers) is not None and shown
             if not by_header and not self._is_ours(headers):
-                return Problem(status=403, code="other_site", message="A change must be asked for by a page of this desk.")
+                return Problem(
+                    status=403, code="other_site", message="A change must be asked for by a page of this desk."
+                )
         return None
 
     def _shown(self, headers: Headers) -> bool:
@@ -160,7 +155,7 @@ def _cookie(headers: Headers) -> str | None:
 
 
 class ImpatientProtocol(H11Protocol):
-    """HTTP/1.1 that closes a connection whose request head does not come: half-open ones would hold sockets for ever."""
+    """HTTP/1.1 that closes a connection whose request head does not come: it would hold its socket for ever."""
 
     _patience: asyncio.TimerHandle | None = None
 

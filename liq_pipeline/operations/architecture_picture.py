@@ -24,7 +24,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("sources", "alerting"),
     ("pipeline", "runtime"),
     ("collector", "evaluation", "launcher", "operations"),
-    ("replay", "defs"),
+    ("replay", "defs", "desk"),
     ("commands", "definitions"),
     ("cli",),
 )
@@ -47,6 +47,7 @@ _SAID: Final = {
     "operations": "status, watch, doctor",
     "replay": "a past day again",
     "defs": "Dagster: what runs when",
+    "desk": "the page and the API",
     "commands": "liq, a module a topic",
     "definitions": "the one Definitions",
     "cli": "liq",

@@ -175,6 +175,7 @@ def _ports(settings: Settings) -> Iterator[Finding]:
     wanted = {
         "LIQ_DAGSTER_PORT": settings.dagster_port,
         "LIQ_METRICS_PORT": settings.metrics_port,
+        "LIQ_WEB_PORT": settings.web_port,
         "LIQ_CODE_SERVER_PORT": settings.code_server_port,
     }
     if settings.database_url is None:

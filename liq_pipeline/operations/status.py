@@ -41,6 +41,7 @@ class Status:
     world: str | None = None
     world_clock: datetime | None = None
     kafka: dict[str, Any] = field(default_factory=dict)
+    desk: dict[str, Any] = field(default_factory=dict)
     dagster: dict[str, Any] = field(default_factory=dict)
     database: dict[str, Any] = field(default_factory=dict)
     sources: list[dict[str, Any]] = field(default_factory=list)
@@ -77,6 +78,7 @@ def read_store(settings: Settings, endpoints: Endpoints, moment: datetime) -> St
     """The part of it that the database tells; `kafka` and `lag` are not asked."""
     status = Status(mode=endpoints.mode, mode_reason=endpoints.mode_reason, world=endpoints.world)
     status.kafka = {"bootstrap_servers": endpoints.kafka_bootstrap_servers, "reachable": False}
+    status.desk = {"url": endpoints.desk_url}
     status.dagster = {"url": endpoints.dagster_url}
     status.database = {"reachable": False, "edition": None}
     try:

@@ -158,6 +158,7 @@ def parts_table(status: Status) -> Table:
     waiting = {topic: lag for topic, lag in status.lag.items() if lag != 0}
     words = ", ".join(f"{topic} {UNKNOWN if lag is None else lag}" for topic, lag in waiting.items())
     table.add_row("not yet landed", f"messages: {words}" if waiting else "nothing")
+    table.add_row("desk", status.desk.get("url") or UNKNOWN)
     table.add_row("dagster", status.dagster.get("url") or UNKNOWN)
     ticks = status.ticks
     if ticks.get("last") is not None:

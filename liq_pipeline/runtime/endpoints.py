@@ -29,6 +29,7 @@ class Endpoints:
     """Who may change the schema; None: whoever database_url names."""
     database_reader_url: str | None = field(default=None, repr=False)
     """Who may only read, for `liq sql`; None: whoever database_url names, in read-only transactions."""
+    desk_url: str | None = None
     dagster_url: str | None = None
     dagster_storage_url: str | None = field(default=None, repr=False)
     """Where Dagster keeps its runs and events, for its own tools (`liq env`)."""

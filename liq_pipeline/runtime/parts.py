@@ -136,6 +136,38 @@ def dagster_parts(home: Home, child_environment: Mapping[str, str], ports: Mappi
     ]
 
 
+def desk_part(
+    home: Home, child_environment: Mapping[str, str], endpoints: Endpoints, host: str, ports: Mapping[str, int]
+) -> Part:
+    """The desk: it reads with the role that only reads. ports: those named web and metrics."""
+    environment = {
+        **child_environment,
+        "LIQ_DATABASE_READER_URL": endpoints.database_reader_url or endpoints.database_url,
+        "LIQ_METRICS_PORT": str(ports["metrics"]),
+    }
+    port = ports["web"]
+    asked = "127.0.0.1" if host in ("0.0.0.0", "localhost") else "[::1]" if host == "::" else _in_url(host)  # noqa: S104
+    program = Program(
+        "the desk",
+        [sys.executable, "-m", "liq_pipeline.cli", "serve", "--host", host, "--port", str(port)],
+        environment,
+        home.logs / "desk.log",
+        directory=home.path,
+        ready=lambda: _answers(f"http://{asked}:{port}/healthz"),
+    )
+    return Part("desk", program, rank=PLAYER_RANK)
+
+
+def desk_url(host: str, port: int) -> str:
+    """Where a person opens the desk."""
+    named = "127.0.0.1" if host in ("0.0.0.0", "::", "localhost") else _in_url(host)  # noqa: S104
+    return f"http://{named}:{port}"
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
 def health_part(home: Home, child_environment: Mapping[str, str], port: int) -> Part:
     """/healthz and /metrics. The part that looks at all others: it is started last and stopped first."""
     program = Program(

@@ -125,6 +125,7 @@ class _Run:
             database_owner_url=urls.owner,
             database_reader_url=urls.reader,
             kafka_bootstrap_servers=kafka,
+            desk_url=parts.desk_url(self._settings.web_host, ports["web"]),
             dagster_url=f"http://127.0.0.1:{ports['dagster']}",
             dagster_storage_url=urls.dagster_storage,
             code_server_port=ports["code_server"],
@@ -139,6 +140,8 @@ class _Run:
             self._endpoints,
             record_dir=record_dir,
         )
+        desk = parts.desk_part(self._home, environment, self._endpoints, self._settings.web_host, ports)
+        showing = self._submit(self._show, desk)
         dagster = parts.dagster_parts(self._home, environment, ports)
         source = parts.source_part(self._home, environment, mode, recording=recording, speed=speed, once=once)
         self._say("starting Dagster: launcher, code server, webserver, daemon")
@@ -149,12 +152,20 @@ class _Run:
         health = parts.health_part(self._home, environment, ports["metrics"])
         self._wait_for(self._submit(self._supervisor.start, [*late, source, health]))
         self._wait_for(early)
+        self._wait_for(showing)
         publish(self._home, self._endpoints)
         self._announce(mode, reason)
+
+    def _show(self, desk: Part) -> None:
+        """The first address that is told: it says by itself what is still missing."""
+        assert self._endpoints is not None  # noqa: S101 - called by start() after it is set
+        self._supervisor.start([desk])
+        self._say(f"desk: {self._endpoints.desk_url} (it fills itself as data come in)")
 
     def _choose_ports(self) -> dict[str, int]:
         settings = self._settings
         wanted = {
+            "web": settings.web_port,
             "dagster": settings.dagster_port,
             "code_server": settings.code_server_port,
             "metrics": settings.metrics_port,
@@ -343,9 +354,10 @@ class _Run:
         assert self._endpoints is not None  # noqa: S101 - called by start() after it is set
         place = urlsplit(self._endpoints.database_url)
         database = f"{place.hostname}:{place.port or 5432}, database {place.path.lstrip('/')}"
-        self._say(f"up: Dagster at {self._endpoints.dagster_url}")
+        self._say(f"up: the desk at {self._endpoints.desk_url}")
         lines = [
             "",
+            f"  Desk        {self._endpoints.desk_url}",
             f"  Dagster     {self._endpoints.dagster_url}",
             f"  PostgreSQL  {database}",
             f"  Kafka       {self._endpoints.kafka_bootstrap_servers}",

@@ -83,9 +83,7 @@ class Body:
 
 def envelope(of: Scope, data: Any, next_cursor: str | None = None) -> Answer[Any]:
     """The data with its world and time."""
-    return Answer(
-        world=of.world, mode=of.mode, is_real=of.is_real, as_of=of.as_of, data=data, next_cursor=next_cursor
-    )
+    return Answer(world=of.world, mode=of.mode, is_real=of.is_real, as_of=of.as_of, data=data, next_cursor=next_cursor)
 
 
 def json_body(value: Any) -> Body:

@@ -74,9 +74,7 @@ WORLD: Final = Parameter("world", "another world than the active one, such as re
 SYMBOL: Final = Parameter("symbol", "the coin, such as BTC", place="path")
 FROM: Final = Parameter("from", "RFC 3339, UTC if it names no offset; a day before `to` otherwise", "time")
 TO: Final = Parameter("to", "RFC 3339; the newest point otherwise", "time")
-STEP: Final = Parameter(
-    "step", "length of a bucket; chosen by the span otherwise", "choice", choices=get_args(Step)
-)
+STEP: Final = Parameter("step", "length of a bucket; chosen by the span otherwise", "choice", choices=get_args(Step))
 CURSOR: Final = Parameter("cursor", "next_cursor of the answer before: the page after it", "cursor")
 ALERT: Final = Parameter("alert_id", "the alert's id", "uuid", "path")
 
@@ -139,7 +137,9 @@ def read_all(parameters: tuple[Parameter, ...], path: Mapping[str, str], query: 
     for name, text in query:
         if name not in known:
             allowed = ", ".join(known) or "none"
-            raise AskError(400, "unknown_parameter", f"there is a parameter that this address does not know; it knows {allowed}")
+            raise AskError(
+                400, "unknown_parameter", f"there is a parameter that this address does not know; it knows {allowed}"
+            )
         if name in seen:
             raise AskError(400, "bad_parameter", f"{name} is given twice")
         seen.add(name)

@@ -53,9 +53,7 @@ class Endpoint:
         return "/api/v1" + self.path
 
 
-def _series(
-    name: str, path: str, summary: str, row: Any, read: Callable[..., list[Any]]
-) -> Endpoint:
+def _series(name: str, path: str, summary: str, row: Any, read: Callable[..., list[Any]]) -> Endpoint:
     def answer(conn: Connection, asked: Asked, of: Scope) -> Answer[Any]:
         symbol = asked.known_symbol(of)
         first, last = asked.span(of)
@@ -197,7 +195,9 @@ def _ages(conn: Connection, asked: Asked, of: Scope) -> Answer[Any]:
 _EVALUATION: Final = Parameter("evaluation_id", "the report's id", "uuid", "path")
 
 ENDPOINTS: Final = (
-    Endpoint("/world", "world", "The world in force: mode, clock, newest point, symbols, venues", Scope, _world, (WORLD,)),
+    Endpoint(
+        "/world", "world", "The world in force: mode, clock, newest point, symbols, venues", Scope, _world, (WORLD,)
+    ),
     Endpoint("/worlds", "worlds", "Every world in the store", list[scope.WorldEntry], _worlds),
     Endpoint(
         "/symbols",
@@ -293,7 +293,9 @@ ENDPOINTS: Final = (
         ),
         "alerts",
     ),
-    Endpoint("/alerts/{alert_id}", "alert", "One alert with its receipt", alerts.AlertDetail, _alert, (ALERT,), "alerts"),
+    Endpoint(
+        "/alerts/{alert_id}", "alert", "One alert with its receipt", alerts.AlertDetail, _alert, (ALERT,), "alerts"
+    ),
     Endpoint(
         "/verdicts",
         "verdicts",
@@ -340,7 +342,13 @@ ENDPOINTS: Final = (
         "health",
     ),
     Endpoint(
-        "/health/gaps", "gaps", "Holes in the data, open ones first", list[health.GapRow], _gaps, (limit(50, 500), WORLD), "health"
+        "/health/gaps",
+        "gaps",
+        "Holes in the data, open ones first",
+        list[health.GapRow],
+        _gaps,
+        (limit(50, 500), WORLD),
+        "health",
     ),
 )
 """Every address that is answered from the database alone. /health, /stream and the acknowledgement stand in app.py."""

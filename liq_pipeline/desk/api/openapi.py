@@ -36,7 +36,7 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
 def document() -> dict[str, Any]:
     """The whole description."""
     shapes = [endpoint.answers for endpoint in ENDPOINTS]
-    wrapped = [Answer[shape] for shape in (*shapes, Health)]
+    wrapped = [Answer[shape] for shape in (*shapes, Health)]  # type: ignore[valid-type]
     schemas, components = msgspec.json.schema_components(
         [*wrapped, ErrorAnswer, Acknowledgement], ref_template="#/components/schemas/{name}"
     )

@@ -121,7 +121,8 @@ def symbol_page(conn: Connection, of: Scope | None, query: Mapping[str, str], sy
     step = step_for(first, last)
     found = alerts.book(conn, of.world, subject=symbol, first=first, limit=100)
     storm = any(
-        alert.rule == "early_warning" for alert in alerts.book(conn, of.world, state="open", limit=50)
+        alert.rule == "early_warning"
+        for alert in alerts.book(conn, of.world, state="open", limit=50)
         if alert.subject in (symbol, "market")
     )
     table_first = max(first, last - timedelta(hours=24))
@@ -157,8 +158,10 @@ def symbol_page(conn: Connection, of: Scope | None, query: Mapping[str, str], sy
         "range": chosen,
         "step": step,
         "alerts": found,
-        "hours": [(time, hours.get(time), closes.get(time), interest.get(time), closed.get(time))
-                  for time in sorted({*hours, *closes}, reverse=True)],
+        "hours": [
+            (time, hours.get(time), closes.get(time), interest.get(time), closed.get(time))
+            for time in sorted({*hours, *closes}, reverse=True)
+        ],
         "ages": ages,
         "inputs": scored[0].inputs if scored else {},
         "newest_funding": _newest(bucket.by_venue_per_8h for bucket in funding),
@@ -282,9 +285,7 @@ def quality_page(conn: Connection, of: Scope | None, query: Mapping[str, str]) -
         "under_way": under_way,
         "verdicts": [] if of is None else alerts.verdicts(conn, of.world, since),
         "since": since,
-        "scores": dict(
-            sorted(scores.items(), key=lambda item: -_value(item[1].get("roc_auc_within")))
-        ),
+        "scores": dict(sorted(scores.items(), key=lambda item: -_value(item[1].get("roc_auc_within")))),
     }
 
 

@@ -48,8 +48,7 @@ def signed(value: float | None, digits: int = 0) -> Text:
     """A number that always shows its sign."""
     if is_unknown(value):
         return UNKNOWN
-    text = f"{value:+,.{digits}f}".replace("-", "\u2212")
-    return text
+    return f"{value:+,.{digits}f}".replace("-", "\u2212")
 
 
 def percent(value: float | None, digits: int = 0) -> Text:
@@ -206,8 +205,9 @@ def now() -> datetime:
 
 
 FILTERS: Final = {
-    name: globals()[name]
-    for name in (
-        "number signed percent change usd price rate age size time clock day longs rule plain safe_json".split()
+    one.__name__: one
+    for one in (
+        *(number, signed, percent, change, usd, price, rate, age, size),
+        *(time, clock, day, longs, rule, plain, safe_json),
     )
 }

@@ -1,6 +1,6 @@
 """The alert book as the desk shows it, newest first, and one alert with its receipt.
 
-Belongs here: reading. Does not: acknowledging (api/acknowledge.py), or what a receipt holds (alerting/telling/).
+Belongs here: reading. Does not: acknowledging (desk/api/acknowledge.py), or what a receipt holds (alerting/telling/).
 """
 
 from __future__ import annotations

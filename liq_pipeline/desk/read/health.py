@@ -71,11 +71,7 @@ def health(settings: Settings, endpoints: Endpoints, lag_url: str | None) -> Hea
     return Health(
         lag=_lag(lag_url),
         looked_at=now,
-        **{
-            name: known[name]
-            for name in Health.__struct_fields__
-            if name not in ("lag", "looked_at")
-        },
+        **{name: known[name] for name in Health.__struct_fields__ if name not in ("lag", "looked_at")},
     )
 
 
@@ -109,9 +105,15 @@ def gaps(conn: Connection, world: str, limit: int) -> list[GapRow]:
 
 def ages(conn: Connection, world: str, now: datetime) -> list[DataAge]:
     """How old the newest value of each symbol, venue and type is at `now`, the world's clock."""
-    newest = "SELECT event_time FROM {} WHERE world = %(world)s AND symbol = s.symbol AND venue = v.venue {} ORDER BY event_time DESC LIMIT 1"
-    price, interest = newest.format("prices", ""), newest.format("open_interest", "")
-    funding = newest.format("funding_rates", "AND kind = 'predicted'")
+
+    def newest(table: str, more: str = "") -> str:
+        return (
+            f"SELECT event_time FROM {table} WHERE world = %(world)s AND symbol = s.symbol AND venue = v.venue {more}"  # noqa: S608
+            " ORDER BY event_time DESC LIMIT 1"
+        )
+
+    price, interest = newest("prices"), newest("open_interest")
+    funding = newest("funding_rates", "AND kind = 'predicted'")
     return fetch(
         conn,
         DataAge,

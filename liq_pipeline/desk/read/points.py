@@ -45,9 +45,7 @@ def signals(conn: Connection, world: str, symbol: str, first: datetime, last: da
     )
 
 
-def scores(
-    conn: Connection, world: str, symbol: str, first: datetime, last: datetime, limit: int
-) -> list[ScoreDetail]:
+def scores(conn: Connection, world: str, symbol: str, first: datetime, last: datetime, limit: int) -> list[ScoreDetail]:
     """The newest `limit` scores of a symbol in [first, last] with their inputs, newest first."""
     return fetch(
         conn,

@@ -47,9 +47,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     value_high: float | None
 
 
-_COLUMNS = (
-    "evaluation_id, world, label_version, from_time, to_time, model_id, config_hash, data_hash, created_at"
-)
+_COLUMNS = "evaluation_id, world, label_version, from_time, to_time, model_id, config_hash, data_hash, created_at"
 
 
 def evaluations(
@@ -90,9 +88,7 @@ def one(conn: Connection, evaluation_id: uuid.UUID) -> EvaluationDetail | None:
     return EvaluationDetail(evaluation=found[0], desk=rows[0][0])
 
 
-def figures(
-    conn: Connection, evaluation_id: uuid.UUID, after: tuple[str, int, str] | None, limit: int
-) -> list[Figure]:
+def figures(conn: Connection, evaluation_id: uuid.UUID, after: tuple[str, int, str] | None, limit: int) -> list[Figure]:
     """Figures of a report by subject, horizon and metric. after: the last one of the page before."""
     return fetch(
         conn,

@@ -152,11 +152,10 @@
       const answer = await ask(kind === "probability" ? "risk" : kind);
       if (!answer.data.length) { empty("nothing stored in this span"); return; }
       const chart = draw[kind](place, answer.data, place.closest("figure").querySelector(".venues"));
-      const times = answer.data.map((row) => seconds(row.time));
-      if (times[0] > range.from + step * 2 || times[times.length - 1] < range.to - step * 3) {
-        // The whole span is shown, also where a part of it has no data.
-        chart.addSeries(L.LineSeries, { lastValueVisible: false, priceLineVisible: false }).setData([{ time: range.from }, { time: range.to }]);
-      }
+      // Every bucket of the span has its place, also where nothing is known of it.
+      const grid = [];
+      for (let time = Math.floor(range.from / step) * step; time <= range.to; time += step) grid.push({ time });
+      chart.addSeries(L.LineSeries, { lastValueVisible: false, priceLineVisible: false }).setData(grid);
       chart.timeScale().fitContent();
     } catch (error) {
       empty("this chart could not be loaded");

@@ -31,9 +31,9 @@ async def events(hub: Hub, reader: Reader, listener: Listener, last: str | None)
         told: set[str] = set()
         since = EventId.parse(last) if last else None
         if since is not None:
-            for event in await asyncio.get_running_loop().run_in_executor(reader.threads, missed, reader, since):
-                told.add(event.key or "")
-                yield event.wire()
+            for old in await asyncio.get_running_loop().run_in_executor(reader.threads, missed, reader, since):
+                told.add(old.key or "")
+                yield old.wire()
         newest = hub.newest
         if newest is not None and (since is None or newest.identity.partition("-")[0] != last_point(since)):
             yield newest.wire()
@@ -41,15 +41,15 @@ async def events(hub: Hub, reader: Reader, listener: Listener, last: str | None)
             yield Event("hello", str(hub.at), msgspec.json.encode(hub.scope)).wire()
         while not listener.lost:
             try:
-                event = await asyncio.wait_for(listener.queue.get(), KEEP_ALIVE_SECONDS)
+                async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                    event = await listener.queue.get()
             except TimeoutError:
                 yield b": still here\n\n"
                 continue
             if event is None:
                 return
-            if event.key is not None and event.key in told:
-                continue
-            yield event.wire()
+            if event.key is None or event.key not in told:
+                yield event.wire()
     finally:
         hub.leave(listener)
 
