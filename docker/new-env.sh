@@ -13,7 +13,7 @@ cluster_id() { head -c 16 /dev/urandom | base64 | tr '+/' 'Az' | tr -d '='; }
 while IFS= read -r line; do
   case "$line" in
     KAFKA_CLUSTER_ID=) echo "$line$(cluster_id)" ;;
-    *_PASSWORD=) echo "$line$(secret)" ;;
+    *_PASSWORD= | *_TOKEN=) echo "$line$(secret)" ;;
     *) printf '%s\n' "$line" ;;
   esac
 done < .env.example > .env

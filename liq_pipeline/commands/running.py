@@ -118,6 +118,7 @@ def metrics(
 
 def serve(
     port: Annotated[int | None, typer.Option(min=1, max=65_535, help="LIQ_WEB_PORT otherwise.")] = None,
+    metrics_url: Annotated[str | None, typer.Option(help="Where `liq metrics` tells what has not landed yet.")] = None,
     host: Annotated[
         str | None, typer.Option(help="LIQ_WEB_HOST otherwise; beyond loopback only with LIQ_WEB_TOKEN.")
     ] = None,
@@ -134,5 +135,5 @@ def serve(
         endpoints_in_force(settings),
         host=host or settings.web_host,
         port=port or settings.web_port,
-        lag_url=f"http://127.0.0.1:{settings.metrics_port}/metrics",
+        lag_url=metrics_url or f"http://127.0.0.1:{settings.metrics_port}/metrics",
     )

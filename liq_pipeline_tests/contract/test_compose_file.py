@@ -35,7 +35,7 @@ EXAMPLE = (ROOT / ".env.example").read_text()
 EXAMPLE_VALUES = dict(re.findall(r"^([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
 SECRETS = {
     *("POSTGRES_PASSWORD", "DATABASE_PASSWORD", "WRITER_PASSWORD", "READER_PASSWORD", "DAGSTER_PASSWORD"),
-    *("GRAFANA_ADMIN_PASSWORD", "KAFKA_CLUSTER_ID"),
+    *("GRAFANA_ADMIN_PASSWORD", "KAFKA_CLUSTER_ID", "LIQ_WEB_TOKEN"),
 }
 
 
@@ -73,7 +73,18 @@ def interpolate(text: str, values: dict[str, str]) -> str:
 
 
 def test_every_part_of_the_system_is_there() -> None:
-    expected = {"kafka", "kafka-ui", "timescaledb", "grafana", "init", "webserver", "daemon", "code", "launcher"}
+    expected = {
+        "kafka",
+        "kafka-ui",
+        "timescaledb",
+        "grafana",
+        "init",
+        "webserver",
+        "daemon",
+        "code",
+        "launcher",
+        "desk",
+    }
     assert expected | SOURCES <= set(SERVICES)
 
 
@@ -143,6 +154,7 @@ def test_everything_is_published_on_loopback_only_and_on_the_ports_people_know()
             host, outside, inside = re.fullmatch(r"([\d.]+):(\$\{.+\}):(\d+)", port).groups()  # type: ignore[union-attr]
             assert host == "127.0.0.1", name
             published[name] = (int(interpolate(outside, {})), int(inside))
+    assert published["desk"] == (defaults.web_port, defaults.web_port)
     assert published["webserver"][0] == defaults.dagster_port
     assert published["kafka"][0] == defaults.kafka_port
     assert published["timescaledb"][0] == defaults.postgres_port

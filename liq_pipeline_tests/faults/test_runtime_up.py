@@ -33,7 +33,7 @@ from liq_pipeline.settings import Settings
 
 pytestmark = [pytest.mark.xdist_group("liq-up"), pytest.mark.timeout(600)]
 
-PARTS = {"postgres", "kafka", "launcher", "code server", "daemon", "webserver", "player", "metrics"}
+PARTS = {"postgres", "kafka", "launcher", "code server", "daemon", "webserver", "player", "metrics", "desk"}
 START_SECONDS = 240  # a bound for a crowded machine, not a promise
 
 
@@ -102,7 +102,7 @@ def eventually(condition: Callable[[], bool], seconds: float) -> bool:
 def installation() -> Iterator[Installation]:
     folder = Path(tempfile.mkdtemp(prefix="liq-up-"))
     folder.chmod(0o711)
-    names = ("postgres", "kafka", "dagster", "code_server", "metrics")
+    names = ("postgres", "kafka", "dagster", "code_server", "metrics", "web")
     ports: dict[str, int] = {}
     for name in names:
         ports[name] = free_port(taken=ports.values())
@@ -217,7 +217,7 @@ def test_a_second_liq_up_on_the_same_home_is_refused_with_the_holder_s_pid(insta
 
 
 @pytest.mark.parametrize(
-    "name", ["metrics", "player", "launcher", "code server", "daemon", "webserver", "kafka", "postgres"]
+    "name", ["desk", "metrics", "player", "launcher", "code server", "daemon", "webserver", "kafka", "postgres"]
 )
 def test_a_killed_part_comes_back(installation: Installation, name: str) -> None:
     killed = installation.children()[name]
