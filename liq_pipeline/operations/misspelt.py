@@ -35,7 +35,8 @@ def misspelt(names: Iterable[str] | None = None) -> list[str]:
 def unusable_channels(settings: Settings) -> list[str]:
     """One sentence for each address of LIQ_ALERT_URLS that can never work; it is not shown, since it holds tokens."""
     return [
-        f"{channel_name(url)} of LIQ_ALERT_URLS is no Apprise URL: nothing will ever arrive there."
+        f"{channel_name(url)} of LIQ_ALERT_URLS is no address that a channel can be made of, or its liq_ options cannot"
+        " be read: nothing will ever arrive there."
         for url in settings.alert_urls
         if not is_address(url)
     ]

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import SecretStr
 
+from liq_pipeline.alerting.sending.options import read_options
 from liq_pipeline.alerting.sending.outside import kept_logs, run_all
+from liq_pipeline.alerting.sending.webhook import is_webhook, post, target
 from liq_pipeline.alerting.telling.messages import Text
+from liq_pipeline.errors import LiqError
 
 _SHORTEST_SECRET: Final = 4
 _LONGEST_ERROR: Final = 300
@@ -35,6 +38,10 @@ class ChannelResult:
     channel: str
     ok: bool
     error: str | None
+    retry_after_seconds: float | None = None
+    """How long the service asks to be left alone."""
+    is_final: bool = False
+    """Trying again would be answered the same: a wrong token, an address that is none."""
 
 
 def channel_name(url: SecretStr) -> str:
@@ -45,36 +52,56 @@ def channel_name(url: SecretStr) -> str:
 
 
 def is_address(url: SecretStr) -> bool:
-    """Whether Apprise can make a channel of it. Nothing is sent."""
+    """Whether a channel can be made of it: its own options, and what Apprise or the webhook wants. Nothing is sent."""
     import apprise
 
+    try:
+        plain = read_options(url).url
+        if is_webhook(plain):
+            target(plain)
+            return True
+    except LiqError:
+        return False
     with kept_logs():
-        return apprise.Apprise.instantiate(url.get_secret_value(), suppress_exceptions=True) is not None
+        return apprise.Apprise.instantiate(plain.get_secret_value(), suppress_exceptions=True) is not None
 
 
-def send_all(urls: Sequence[SecretStr], text: Text, timeout_seconds: float) -> list[ChannelResult]:
+def send_all(
+    urls: Sequence[SecretStr], text: Text, timeout_seconds: float, payload: Mapping[str, Any] | None = None
+) -> list[ChannelResult]:
     """One attempt on each channel, all at once; nothing is raised for one that fails.
 
-    timeout_seconds bounds connecting and each read; a channel that holds the line for three times as long has failed.
+    payload: the record that a webhook of our own gets. timeout_seconds bounds connecting and each read; a channel that
+    holds the line for three times as long has failed.
     """
     seconds = _PATIENCE * timeout_seconds
-    results = run_all([partial(_send, url, text, timeout_seconds) for url in urls], seconds)
+    results = run_all([partial(_send, url, text, timeout_seconds, payload) for url in urls], seconds)
     return [
         result or ChannelResult(channel_name(url), ok=False, error=f"no answer within {seconds:g} s")
         for url, result in zip(urls, results, strict=True)
     ]
 
 
-def _send(url: SecretStr, text: Text, timeout_seconds: float) -> ChannelResult:
+def _send(address: SecretStr, text: Text, timeout_seconds: float, payload: Mapping[str, Any] | None) -> ChannelResult:
     import apprise  # its hundred plugins take a while to load: only where something is sent
 
-    name = channel_name(url)
+    name = channel_name(address)
+    try:
+        url = read_options(address).url
+    except LiqError as error:
+        return ChannelResult(name, ok=False, error=str(error), is_final=True)
+    if is_webhook(url):
+        whole = payload or {"id": name, "type": "test", "title": text.title, "body": text.body}
+        with kept_logs():
+            answer = post(url, whole, timeout_seconds)
+        return ChannelResult(name, answer.error is None, answer.error, answer.retry_after_seconds, answer.is_final)
     # Apprise answers with a bare false; the reason is in what it logs.
     with kept_logs() as said:
         try:
             plugin = apprise.Apprise.instantiate(url.get_secret_value(), suppress_exceptions=True)
             if plugin is None:
-                return ChannelResult(name, ok=False, error="LIQ_ALERT_URLS holds something that is no Apprise URL")
+                reason = "LIQ_ALERT_URLS holds something that is no Apprise URL"
+                return ChannelResult(name, ok=False, error=reason, is_final=True)
             plugin.socket_connect_timeout = timeout_seconds
             plugin.socket_read_timeout = timeout_seconds
             if "overflow" not in parse_qs(urlsplit(url.get_secret_value()).query):
@@ -88,7 +115,14 @@ def _send(url: SecretStr, text: Text, timeout_seconds: float) -> ChannelResult:
             return ChannelResult(name, ok=False, error=_scrub(f"{type(error).__name__}: {error}", url))
     if is_sent:
         return ChannelResult(name, ok=True, error=None)
-    return ChannelResult(name, ok=False, error=_scrub("; ".join(said) or "the service refused the message", url))
+    reason = _scrub("; ".join(said) or "the service refused the message", url)
+    return ChannelResult(name, ok=False, error=reason, is_final=_is_refused(reason))
+
+
+def _is_refused(reason: str) -> bool:
+    """Whether the service turned us away for good, by the status that Apprise writes into its log."""
+    found = re.search(r"error=(\d{3})", reason)
+    return found is not None and int(found.group(1)) in (401, 403, 404)
 
 
 def _scrub(text: str, url: SecretStr) -> str:

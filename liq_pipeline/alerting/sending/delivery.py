@@ -24,14 +24,18 @@ from psycopg.rows import dict_row
 from pydantic import SecretStr
 
 from liq_pipeline.alerting.sending.channels import ChannelResult, channel_name, send_all
+from liq_pipeline.alerting.sending.options import read_options
 from liq_pipeline.alerting.sending.outbox import held_reason
 from liq_pipeline.alerting.telling.messages import Text, render_test
 from liq_pipeline.bus.producer import PublishError, RecordProducer
+from liq_pipeline.errors import LiqError
 from liq_pipeline.settings import Settings
 from liq_pipeline.store.connection import connect
 
 FIRST_RETRY_SECONDS: Final = 15.0
 LONGEST_RETRY_SECONDS: Final = 900.0
+LONGEST_WAIT_SECONDS: Final = 3600.0
+"""A service may ask for a longer wait than our own steps; past an hour a warning is of no use."""
 LATE_AFTER: Final = timedelta(minutes=2)
 """A message that waited longer than this for its channel is marked as late."""
 
@@ -114,18 +118,53 @@ def _deliver_message(conn: psycopg.Connection[Any], settings: Settings, now: dat
             report.held += 1
             return True
         missing = _missing_channels(cursor, row["outbox_id"], settings.alert_urls)
+        wanted, withheld = _wanted(missing, row["payload"], now)
         text = _text(row["payload"], now - row["created_at"], settings)
-        results = send_all(missing, text, settings.alert_timeout_seconds)
-        _record(cursor, row, results, settings, now, report)
+        results = send_all(wanted, text, settings.alert_timeout_seconds, _whole(cursor, row["payload"]))
+        _record(cursor, row, results, withheld, settings, now, report)
     return True
 
 
 def _missing_channels(
     cursor: psycopg.Cursor[dict[str, Any]], outbox_id: Any, urls: Sequence[SecretStr]
 ) -> list[SecretStr]:
-    cursor.execute("SELECT DISTINCT channel FROM alert_deliveries WHERE outbox_id = %s AND ok", [outbox_id])
+    # One that refused for good is told once, and what its options withheld is settled.
+    cursor.execute(
+        """
+        SELECT DISTINCT channel FROM alert_deliveries
+        WHERE outbox_id = %s AND (ok OR is_final OR withheld IS NOT NULL)
+        """,
+        [outbox_id],
+    )
     had = {row["channel"] for row in cursor}
     return [url for url in urls if channel_name(url) not in had]
+
+
+def _wanted(
+    urls: Sequence[SecretStr], payload: dict[str, Any], now: datetime
+) -> tuple[list[SecretStr], dict[str, str]]:
+    """(channels that want the message now, channel -> why its own options withhold it)."""
+    wanted, withheld = [], {}
+    for url in urls:
+        try:
+            reason = read_options(url).withheld(payload, now)
+        except LiqError:
+            reason = None  # said when it is sent
+        if reason is None:
+            wanted.append(url)
+        else:
+            withheld[channel_name(url)] = reason
+    return wanted, withheld
+
+
+def _whole(cursor: psycopg.Cursor[dict[str, Any]], payload: dict[str, Any]) -> dict[str, Any]:
+    """The message with its receipt, which stands in the row for Kafka, as long as that is kept."""
+    cursor.execute(
+        "SELECT payload -> 'receipt' AS receipt FROM outbox WHERE topic = 'alerts' AND message_key = %s",
+        [payload["id"]],
+    )
+    found = cursor.fetchone()
+    return payload | {"receipt": None if found is None else found["receipt"]}
 
 
 def _text(payload: dict[str, Any], waited: timedelta, settings: Settings) -> Text:
@@ -143,27 +182,35 @@ def _record(
     cursor: psycopg.Cursor[dict[str, Any]],
     row: dict[str, Any],
     results: list[ChannelResult],
+    withheld: dict[str, str],
     settings: Settings,
     now: datetime,
     report: DeliveryReport,
 ) -> None:
     attempt = row["attempts"] + 1
+    attempts: list[tuple[Any, ...]] = [
+        (r.channel, attempt, r.ok, r.error, r.is_final and not r.ok, None) for r in results
+    ]
+    attempts += [(channel, attempt, False, None, False, reason) for channel, reason in withheld.items()]
     cursor.executemany(
         """
-        INSERT INTO alert_deliveries (outbox_id, alert_id, channel, attempt, ok, error) VALUES (%s, %s, %s, %s, %s, %s)
+        INSERT INTO alert_deliveries (outbox_id, alert_id, channel, attempt, ok, error, is_final, withheld)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
         """,
-        [(row["outbox_id"], row["alert_id"], r.channel, attempt, r.ok, r.error) for r in results],
+        [(row["outbox_id"], row["alert_id"], *each) for each in attempts],
     )
     failures = [result for result in results if not result.ok]
+    again = [result for result in failures if not result.is_final]
     report.errors += [f"{result.channel}: {result.error}" for result in failures]
     if not failures:
         state, due_at = "done", now
-        report.sent += 1
-    elif attempt >= settings.alert_max_attempts:
+        report.sent += bool(results)
+    elif not again or attempt >= settings.alert_max_attempts:
         state, due_at = "failed", now
         report.failed += 1
     else:
-        state, due_at = "due", now + retry_delay(attempt)
+        asked = max((result.retry_after_seconds or 0.0 for result in again), default=0.0)
+        state, due_at = "due", now + max(retry_delay(attempt), timedelta(seconds=min(asked, LONGEST_WAIT_SECONDS)))
         report.retried += 1
     cursor.execute(
         """
