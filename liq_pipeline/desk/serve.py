@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import resource
 import sys
+from collections.abc import Callable
+from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -30,9 +32,9 @@ def serve(settings: Settings, endpoints: Endpoints, *, host: str, port: int, lag
     _raise_socket_limit()
     # A reader's thread that turns rows into text must not keep the loop from handing events on.
     sys.setswitchinterval(0.001)
-    application = Desk(settings, endpoints, lag_url=lag_url).make(names=(host,))
+    desk = Desk(settings, endpoints, lag_url=lag_url)
     config = uvicorn.Config(
-        application,
+        desk.make(names=(host,)),
         host=host,
         port=port,
         http=ImpatientProtocol,
@@ -48,11 +50,24 @@ def serve(settings: Settings, endpoints: Endpoints, *, host: str, port: int, lag
         backlog=2048,
         h11_max_incomplete_event_size=HEAD_BYTES,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
+    server.before_exit = desk.hub.dismiss
     try:
         server.run()
     except SystemExit as error:  # uvicorn has logged why it cannot listen
         raise LiqError(f"the desk cannot listen on {host}:{port}: choose another LIQ_WEB_PORT") from error
+
+
+class _Server(uvicorn.Server):
+    """Lets those who listen go at once: they come back by themselves, and would hold the end up otherwise."""
+
+    before_exit: Callable[[], None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal asks to end."""
+        if self.before_exit is not None:
+            self.before_exit()
+        super().handle_exit(sig, frame)
 
 
 def _raise_socket_limit() -> None:

@@ -102,11 +102,20 @@ def market_page(conn: Connection, of: Scope | None, query: Mapping[str, str]) ->
         "rows": rows,
         "states": states,
         "open_alerts": open_alerts,
+        "alike": _alike(open_alerts),
         "sparks": {} if of is None else market.sparks(conn, of),
         "notes": notes,
         "pressure": None if of is None else flows.pressure_now(conn, of.world),
         "bases": sorted({(row.model_id, row.base_rate_4h) for row in rows if row.base_rate_4h is not None}),
     }
+
+
+def _alike(open_alerts: list[alerts.Alert]) -> list[list[alerts.Alert]]:
+    """Alerts of one rule, level and side side by side: a storm watch on every symbol is one line."""
+    found: dict[tuple[Any, ...], list[alerts.Alert]] = {}
+    for alert in open_alerts:
+        found.setdefault((alert.rule, alert.severity, alert.side), []).append(alert)
+    return list(found.values())
 
 
 def symbol_page(conn: Connection, of: Scope | None, query: Mapping[str, str], symbol: str) -> Context:
@@ -218,13 +227,14 @@ def alerts_page(conn: Connection, of: Scope | None, query: Mapping[str, str]) ->
     history: list[alerts.Alert] = []
     if of is not None:
         if before is None:
-            still_open = alerts.book(conn, of.world, state="open", rule=rule, limit=100)
+            still_open = alerts.book(conn, of.world, state="open", rule=rule, pages_only=True, limit=100)
         history = alerts.book(
             conn,
             of.world,
             state="resolved",
             rule=rule,
             before=(before[0], before[1]) if before else None,
+            pages_only=True,
             limit=PAGE_OF_ALERTS + 1,
         )
     more = len(history) > PAGE_OF_ALERTS

@@ -82,6 +82,12 @@
         position: alert.side === "short" ? "belowBar" : "aboveBar", shape: alert.side === "short" ? "arrowUp" : "arrowDown",
         color: color[alert.severity] || css("--dim"),
       }));
+      // Words that would lie over each other are left out; the arrows stay, and the table below has them all.
+      const written = {};
+      for (const mark of marks) {
+        if (mark.time - (written[mark.position] ?? -Infinity) < (range.to - range.from) / 9) delete mark.text;
+        else written[mark.position] = mark.time;
+      }
       L.createSeriesMarkers(series, marks);
       chart.subscribeClick((event) => { if (event.hoveredObjectId) location.href = `/alerts/${event.hoveredObjectId}`; });
       return chart;

@@ -76,6 +76,7 @@ class Hub:
         self._newest: Event | None = None
         self._under_way: dict[str, Any] = {}
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_away = False
 
     @property
@@ -100,13 +101,22 @@ class Hub:
 
     def begin(self) -> None:
         """Start looking."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run())
 
     async def end(self) -> None:
         """Stop looking and let everyone go."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._let_all_go()
+
+    def dismiss(self) -> None:
+        """Let everyone go, called from anywhere, a signal's handler too."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._let_all_go)
+
+    def _let_all_go(self) -> None:
         for listener in list(self._listeners):
             self._let_go(listener)
 
