@@ -266,7 +266,7 @@ class Settings(BaseSettings):
     alert_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     """Bound on connecting to and on reading from a channel."""
     alert_link_url: str | None = None
-    """Address put into messages; unset: Dagster on its own port of this machine."""
+    """The desk's address as people reach it, put into messages; unset: its own port of this machine."""
     heartbeat_url: SecretStr | None = None
     """A healthchecks-style address that each healthy tick pings, so that the outside notices a dead machine."""
 

@@ -43,7 +43,7 @@ def environment(
             "LIQ_DATABASE_URL": endpoints.database_url,
             "LIQ_KAFKA_BOOTSTRAP_SERVERS": endpoints.kafka_bootstrap_servers,
             # Messages link to the page where it really is, also when its usual port was taken.
-            "LIQ_ALERT_LINK_URL": os.environ.get("LIQ_ALERT_LINK_URL") or endpoints.dagster_url or "",
+            "LIQ_ALERT_LINK_URL": os.environ.get("LIQ_ALERT_LINK_URL") or endpoints.desk_url or "",
             **dagster_variables(home, endpoints),
             "PYTHONUNBUFFERED": "1",
             "TZ": "UTC",

@@ -80,7 +80,7 @@ def test_a_message_arrives_once_and_explains_every_point(database_url: str, hook
     assert message["type"] == "warning"
     for words in ("funding 18.0/30", "open interest 18.0/30", "long/short ratio 12.0/20", "liquidations 12.0/20"):
         assert words in message["message"]
-    assert "http://127.0.0.1:3000" in message["message"]
+    assert "Desk: http://127.0.0.1:8000/alerts/" in message["message"]
     assert deliver_due(database_url, settings).sent == 0
     assert len(hook.messages) == 1
     assert outbox(database_url)["state"] == "done"

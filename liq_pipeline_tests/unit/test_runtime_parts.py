@@ -21,6 +21,7 @@ ENDPOINTS = Endpoints(
     database_url="postgresql://liq:secret@127.0.0.1:1/liq",
     kafka_bootstrap_servers="127.0.0.1:2",
     dagster_url="http://127.0.0.1:3",
+    desk_url="http://127.0.0.1:5",
     dagster_storage_url="postgresql+psycopg2://x",
     code_server_port=4,
     mode="simulated",
@@ -51,7 +52,7 @@ def test_children_get_every_address_by_environment(home: Home) -> None:
         "LIQ_HOME": str(home.path),
         "DAGSTER_HOME": str(home.path / "dagster"),
         SUPERVISED_HOME: str(home.path),
-        "LIQ_ALERT_LINK_URL": str(ENDPOINTS.dagster_url),
+        "LIQ_ALERT_LINK_URL": str(ENDPOINTS.desk_url),
     }
     assert {name: given[name] for name in expected} == expected
 

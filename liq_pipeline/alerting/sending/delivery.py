@@ -174,8 +174,8 @@ def _text(payload: dict[str, Any], waited: timedelta, settings: Settings) -> Tex
         minutes = f"{waited.total_seconds() / 60:.0f} min"
         title = f"[{minutes} LATE] {title}"
         body = f"*** This message waited {minutes} for the channel; see below when it was true. ***\n{body}"
-    link = settings.alert_link_url or f"http://127.0.0.1:{settings.dagster_port}"
-    return Text(title, f"{body}\nDagster: {link}", payload["notify_type"])
+    desk = (settings.alert_link_url or f"http://127.0.0.1:{settings.web_port}").rstrip("/")
+    return Text(title, f"{body}\nDesk: {desk}/alerts/{payload['alert_id']}", payload["notify_type"])
 
 
 def _record(

@@ -157,8 +157,7 @@ def _title(message: Message, receipt: dict[str, Any], world: World) -> str:
             return f"{mark}OVER {names}: the cascade has ended"
         return f"{mark}RESOLVED {_rule_words(alert.rule)}{names}"
     if alert.rule == "under_way":
-        moves = [words.short_move(r) for r in (receipt.get("members") or {alert.subject: receipt}).values()]
-        move = next((m for m in moves if m), "")
+        move = words.short_move(receipt.get("members") or {alert.subject: receipt})
         again = "STILL " if message.kind == "reminder" else ""
         return f"{mark}{again}{level} UNDER WAY {names}: {_SIDE_WORDS[alert.side]}{f', {move}' if move else ''}"
     verb = {"eased": "EASED to ", "reminder": "STILL ", "escalated": "UP to "}.get(message.kind, "")

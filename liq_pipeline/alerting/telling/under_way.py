@@ -33,8 +33,9 @@ def headline(receipt: Mapping[str, Any]) -> str:
     return f"{', '.join(parts)}: {_SIDES.get(receipt.get('side') or '', 'both sides')}."
 
 
-def short_move(receipt: Mapping[str, Any]) -> str:
-    """`-4.2 % in 35 min`, for a title; empty where it is unknown."""
+def short_move(receipts: Mapping[str, Mapping[str, Any]]) -> str:
+    """`-4.2 % in 35 min` of the symbol that went furthest, for a title; empty where none is known."""
+    receipt = _ranked(receipts)[0][1]
     under_way = receipt.get("under_way") or {}
     if under_way.get("excursion") is None:
         return ""
@@ -81,15 +82,20 @@ def why(receipt: Mapping[str, Any]) -> list[str]:
 
 def members(receipts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """One line per symbol, the furthest first."""
-
-    def furthest(item: tuple[str, Mapping[str, Any]]) -> float:
-        return -abs(float((item[1].get("under_way") or {}).get("excursion") or 0.0))
-
-    ranked = sorted(receipts.items(), key=furthest)
+    ranked = _ranked(receipts)
     lines = [headline(receipt) for _, receipt in ranked[:_MOST_NAMED]]
     if len(ranked) > _MOST_NAMED:
         lines.append(f"and {len(ranked) - _MOST_NAMED} more symbols.")
     return lines
+
+
+def _ranked(receipts: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The symbols, the one that went furthest first."""
+
+    def furthest(item: tuple[str, Mapping[str, Any]]) -> float:
+        return -abs(float((item[1].get("under_way") or {}).get("excursion") or 0.0))
+
+    return sorted(receipts.items(), key=furthest)
 
 
 def over(happened: Mapping[str, Any] | None, side: str | None, subject: str) -> list[str]:
