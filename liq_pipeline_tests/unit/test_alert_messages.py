@@ -85,7 +85,7 @@ def test_a_receipt_names_all_that_a_number_rests_on() -> None:
     components = receipt["components"]
     assert isinstance(components, list)
     assert components[0]["inputs"] == inputs["funding"]
-    assert receipt["inputs"] == {"lean": inputs["lean"]}
+    assert receipt["inputs"] == {"lean": inputs["lean"], "price": inputs["price"]}
 
 
 def test_a_blind_flow_side_is_said_in_receipt_and_message() -> None:
