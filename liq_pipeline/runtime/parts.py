@@ -127,7 +127,8 @@ def dagster_parts(home: Home, child_environment: Mapping[str, str], ports: Mappi
             program(
                 "Dagster's webserver",
                 "webserver",
-                *("dagster_webserver", "-h", "127.0.0.1", "-p", str(webserver), "-w", workspace),
+                *("liq_pipeline.runtime.servers.guarded_webserver", "-h", "127.0.0.1", "-p", str(webserver)),
+                *("-w", workspace),
                 *("--dagster-log-level", "warning"),
                 ready=lambda: _answers(f"http://127.0.0.1:{webserver}/server_info"),
             ),

@@ -148,6 +148,29 @@ def test_dagster_s_own_tools_work_on_it_once_liq_env_attached_them(installation:
     assert as_object["DAGSTER_HOME"] == str(installation.home.dagster)
 
 
+def test_no_other_site_can_stop_the_ticks_through_dagster_and_its_own_page_can(installation: Installation) -> None:
+    """The fault that was: an <img> on any web page could stop the sensor that asks for ticks."""
+    url = f"{installation.endpoints().dagster_url}/graphql"
+    stop = 'mutation { stopSensor(id: "x") { __typename } }'
+    evil = {"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}
+    assert requests.get(url, params={"query": stop}, headers=evil, timeout=20).status_code == 405
+    assert requests.get(url, params={"query": stop}, timeout=20).status_code == 405
+    assert requests.post(url, json={"query": stop}, headers=evil, timeout=20).status_code == 403
+    assert requests.post(url, data={"query": stop}, timeout=20).status_code == 415
+    assert (
+        requests.post(url, json={"query": "{ version }"}, headers={"Host": "evil.example"}, timeout=20).status_code
+        == 421
+    )
+    ours = {"Origin": url.removesuffix("/graphql"), "Sec-Fetch-Site": "same-origin"}
+    answer = requests.post(url, json={"query": stop}, headers=ours, timeout=20)
+    assert answer.status_code == 200
+    assert "stopSensor" in answer.text
+    assert requests.get(url, params={"query": "{ version }"}, timeout=20).json()["data"]["version"]
+    page = requests.get(url.removesuffix("/graphql"), timeout=20)
+    assert page.status_code == 200
+    assert "<html" in page.text.lower()
+
+
 def test_every_part_runs_in_a_session_of_its_own(installation: Installation) -> None:
     children = installation.children()
     assert set(children) == PARTS
