@@ -25,6 +25,9 @@ HTML: Final = "text/html; charset=utf-8"
 _SMALL: Final = 860
 """Bytes below which gzip gains nothing."""
 
+_LARGE: Final = 65_536
+"""Bytes from which on the time that more packing takes is worth more than what it saves."""
+
 T = TypeVar("T")
 
 
@@ -71,7 +74,7 @@ class Body:
     @classmethod
     def of(cls, plain: bytes, content_type: str, status: int = 200) -> Body:
         """Pack and tag."""
-        packed = gzip.compress(plain, 5, mtime=0) if len(plain) > _SMALL else None
+        packed = gzip.compress(plain, 1 if len(plain) > _LARGE else 6, mtime=0) if len(plain) > _SMALL else None
         digest = hashlib.blake2b(plain, digest_size=12).hexdigest()
         return cls(plain, packed, f'W/"{digest}"', content_type, status)
 

@@ -16,7 +16,7 @@ from typing import Final
 from liq_pipeline.desk.api.answering import Body
 
 KEPT_SECONDS: Final = 5.0
-MOST_BYTES: Final = 16 * 2**20
+MOST_BYTES: Final = 8 * 2**20
 
 
 class Memory:

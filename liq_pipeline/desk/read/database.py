@@ -93,10 +93,10 @@ def struct_row(struct: Callable[..., _T]) -> BaseRowFactory[_T]:
 
 def fetch(conn: Connection, struct: Callable[..., _T], query: str, parameters: dict[str, Any]) -> list[_T]:
     """The rows of a query as structs."""
-    with conn.cursor(row_factory=struct_row(struct)) as cursor:
+    with conn.cursor(row_factory=struct_row(struct), binary=True) as cursor:
         return cursor.execute(query.encode(), parameters).fetchall()
 
 
 def fetch_rows(conn: Connection, query: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
     """The rows of a query as tuples."""
-    return conn.execute(query.encode(), parameters).fetchall()
+    return conn.execute(query.encode(), parameters, binary=True).fetchall()

@@ -6,10 +6,11 @@ Belongs here: rows of signals and liquidation_risk by time, in pages. Does not: 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import LiteralString
 
 import msgspec
 
-from liq_pipeline.desk.read.database import Connection, fetch
+from liq_pipeline.desk.read.database import Connection, fetch, fetch_rows
 from liq_pipeline.desk.read.market import SIGNAL_COLUMNS, SIGNAL_TABLES, Signal
 from liq_pipeline.desk.read.units import Open, Score, Share, Side, Time
 
@@ -34,14 +35,34 @@ class ScoreDetail(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
 
 
+def _begin(
+    conn: Connection, table: LiteralString, world: str, symbol: str, first: datetime, last: datetime, limit: int
+) -> datetime:
+    """The oldest of the newest `limit` points: bounded by it, the current revisions are sought of these points only."""
+    rows = fetch_rows(
+        conn,
+        f"SELECT min(time) FROM (SELECT DISTINCT time FROM {table} WHERE world = %(world)s AND symbol = %(symbol)s"  # noqa: S608
+        " AND time BETWEEN %(first)s AND %(last)s ORDER BY time DESC LIMIT %(limit)s) AS newest",
+        {"world": world, "symbol": symbol, "first": first, "last": last, "limit": limit},
+    )
+    return rows[0][0] or last
+
+
 def signals(conn: Connection, world: str, symbol: str, first: datetime, last: datetime, limit: int) -> list[Signal]:
     """The newest `limit` points of a symbol in [first, last], newest first."""
     return fetch(
         conn,
         Signal,
         f"SELECT {SIGNAL_COLUMNS} FROM {SIGNAL_TABLES} WHERE s.world = %(world)s AND s.symbol = %(symbol)s"  # noqa: S608
-        " AND s.time BETWEEN %(first)s AND %(last)s ORDER BY s.world DESC, s.symbol DESC, s.time DESC LIMIT %(limit)s",
-        {"world": world, "symbol": symbol, "first": first, "last": last, "limit": limit},
+        " AND s.time BETWEEN %(first)s AND %(last)s AND r.world = %(world)s AND r.symbol = %(symbol)s"
+        " AND r.time BETWEEN %(first)s AND %(last)s ORDER BY s.time DESC LIMIT %(limit)s",
+        {
+            "world": world,
+            "symbol": symbol,
+            "first": _begin(conn, "signals", world, symbol, first, last, limit),
+            "last": last,
+            "limit": limit,
+        },
     )
 
 
@@ -54,5 +75,11 @@ def scores(conn: Connection, world: str, symbol: str, first: datetime, last: dat
         " liquidation_points, long_squeeze, short_squeeze, coverage, inputs, score_version, revision"
         " FROM liquidation_risk_current WHERE world = %(world)s AND symbol = %(symbol)s"
         " AND time BETWEEN %(first)s AND %(last)s ORDER BY time DESC LIMIT %(limit)s",
-        {"world": world, "symbol": symbol, "first": first, "last": last, "limit": limit},
+        {
+            "world": world,
+            "symbol": symbol,
+            "first": _begin(conn, "liquidation_risk", world, symbol, first, last, limit),
+            "last": last,
+            "limit": limit,
+        },
     )
