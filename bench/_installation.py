@@ -65,7 +65,7 @@ class Installation:
             )
         process = self.process
         wait_until(
-            lambda: "up: Dagster at" in self.said() or process.poll() is not None, START_SECONDS, "`liq up` to be up"
+            lambda: "up: the desk at" in self.said() or process.poll() is not None, START_SECONDS, "`liq up` to be up"
         )
         if process.poll() is not None:
             raise SystemExit(f"`liq up` ended with exit code {process.returncode}:\n{self.said()}")

@@ -73,7 +73,7 @@ class Installation:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        assert eventually(lambda: "up: Dagster at" in self.said() or self.has_ended(), START_SECONDS), self.said()
+        assert eventually(lambda: "up: the desk at" in self.said() or self.has_ended(), START_SECONDS), self.said()
         assert not self.has_ended(), self.said()
 
     def said(self) -> str:
