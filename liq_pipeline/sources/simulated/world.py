@@ -27,7 +27,9 @@ from liq_pipeline.sources.simulated.market import MODEL_VERSION, Instrument, Scr
 
 HISTORY_HOURS: Final = 720
 """What percentiles look back on at most."""
-LEAST_HISTORY_HOURS: Final = 168
+LEAST_HISTORY_HOURS: Final = 96
+"""Three days before the last midnight, which every component needs (min_lookback_hours), whatever the hour is: with
+300 symbols a week would be 7.5 million records, and nothing was scored for more than five minutes."""
 HISTORY_RECORDS: Final = 600_000
 """About so many records come before the epoch at most. Nothing is scored until they have landed: the 30 days of 20
 symbols are 2 million, 60 to 90 CPU-s of sending alone, and a busy machine showed its first score after six minutes."""
