@@ -1,6 +1,6 @@
 """The machinery that runs the program on one machine: embedded servers, supervisor, addresses in force.
 
-To run on servers of your own, name them in settings.py: no file here changes.
+To run on servers of your own, name them in the package's `settings`: no file here changes.
 
 Lives here: up.py (`liq up`: open it first), parts.py (which programs, with which environment), supervisor.py (starts,
 watches, stops) over service.py, servers/ (PostgreSQL, Kafka, what Dagster needs), home.py (LIQ_HOME), endpoints.py
