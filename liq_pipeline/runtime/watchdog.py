@@ -124,7 +124,7 @@ class Watchdog:
         lines += [f"{trouble[0].upper()}{trouble[1:]}." for trouble in [*self._troubles(), *self._stopped_sensors()]]
         lines += [
             "What hangs or dies is started again by itself, and you are told when scores are back.",
-            f"Seen by the supervisor on {socket.gethostname()}; `liq health` and {self._home.logs} say more.",
+            f"Seen by the supervisor on {socket.gethostname()}; `liq status` and {self._home.logs} say more.",
         ]
         self._say(f"the monitor is BLIND: {lines[0]}")
         self._queue("opened", Text("liq_pipeline is BLIND", "\n".join(lines), "failure"), self._told_of)
@@ -188,7 +188,7 @@ class Watchdog:
             with psycopg.connect(storage, connect_timeout=2, autocommit=True) as connection:
                 connection.execute("SET statement_timeout = 2000")
                 rows = connection.execute(
-                    "SELECT instigator_body::jsonb #>> '{origin,instigator_name}', update_timestamp FROM instigators"
+                    "SELECT instigator_body::jsonb #>> '{origin,job_name}', update_timestamp FROM instigators"
                     " WHERE status = 'STOPPED' AND instigator_type = 'SENSOR'"
                 ).fetchall()
         except psycopg.Error:
