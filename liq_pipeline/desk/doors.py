@@ -84,6 +84,12 @@ class Doors:
                 response.headers["WWW-Authenticate"] = 'Bearer realm="liq"'
             await response(scope, receive, with_headers)
             return
+        if scope["method"] not in _SAFE:
+            body = await _whole_body(receive)
+            if isinstance(body, Problem):
+                await send_problem(body)(scope, receive, with_headers)
+                return
+            receive = _said_again(body, receive)
         await self._app(scope, receive, with_headers)
 
     def _refusal(self, scope: Scope) -> Problem | None:
@@ -109,7 +115,7 @@ class Doors:
             )
         if scope["method"] not in _SAFE:
             if int(headers.get("content-length") or 0) > MOST_BODY_BYTES:
-                return Problem(status=413, code="too_large", message=f"A body has at most {MOST_BODY_BYTES} bytes.")
+                return _too_large()
             by_header = self._token is not None and _bearer(headers) is not None and shown
             if not by_header and not self._is_ours(headers):
                 return Problem(
@@ -132,6 +138,42 @@ class Doors:
             return site in ("same-origin", "none")
         # Not a browser: a program on this machine (without a token), or one that has shown the token.
         return headers.get("content-type", "").startswith("application/json")
+
+
+async def _whole_body(receive: Receive) -> bytes | Problem:
+    """The body, read before anything is done for it: a length that is not declared, or never comes, binds nobody."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return Problem(status=400, code="no_body", message="The body did not come.")
+                body += message.get("body", b"")
+                if len(body) > MOST_BODY_BYTES:
+                    return _too_large()
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        return Problem(status=408, code="too_slow", message=f"A body has {PATIENCE_SECONDS:g} s to come.")
+
+
+def _said_again(body: bytes, receive: Receive) -> Receive:
+    """The body as one message, then whatever comes."""
+    is_told = False
+
+    async def again() -> Message:
+        nonlocal is_told
+        if is_told:
+            return await receive()
+        is_told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _too_large() -> Problem:
+    return Problem(status=413, code="too_large", message=f"A body has at most {MOST_BODY_BYTES} bytes.")
 
 
 def _name_of(host: str) -> str:
