@@ -339,7 +339,8 @@ def input_schema(tool: Tool) -> dict[str, Any]:
 
 def output_schema(tool: Tool) -> dict[str, Any]:
     """JSON Schema of its answer."""
-    found = msgspec.json.schema(Told.__class_getitem__(tool.answers), ref_template="#/$defs/{name}")
+    told: Any = Told
+    found = msgspec.json.schema(told[tool.answers], ref_template="#/$defs/{name}")
     definitions = found["$defs"]
     root = definitions.pop(found["$ref"].rpartition("/")[2])
     return {**root, "$defs": definitions}
