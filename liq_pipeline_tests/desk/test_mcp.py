@@ -202,8 +202,7 @@ def test_a_world_that_is_old_or_unknown_says_so_in_words(own_url: str, tmp_path:
             "INSERT INTO worlds (world, kind, is_active, market_step_seconds, flows_step_seconds, manifest)"
             " VALUES ('real', 'real', true, 10, 15, '{\"symbols\": [\"BTC\"], \"expected\": {}}')"
         )
-        conn.execute("UPDATE source_status SET state = 'down', reason = 'a test' WHERE source LIKE '%'")
-        sources = conn.execute("SELECT count(*) FROM source_status").fetchone()
+        conn.execute("INSERT INTO source_status (source, state, reason) VALUES ('somewhere', 'down', 'a test')")
     with desk(own_url, tmp_path) as running:
 
         async def ask(client: Client) -> Any:
@@ -215,9 +214,9 @@ def test_a_world_that_is_old_or_unknown_says_so_in_words(own_url: str, tmp_path:
     assert now["coverage"]["lowest"] is None
     assert now["data"]["symbols"] == []
     assert "Nothing has been scored yet: the installation is still warming up." in now["warnings"]
-    assert sources is not None
-    assert len(now["provenance"]["sources_not_up"]) == sources[0] > 0
-    assert any(sentence.startswith("Down now: ") for sentence in now["warnings"])
+    assert now["provenance"]["sources_not_up"] == [{"source": "somewhere", "state": "down", "reason": "a test"}]
+    assert "Down now: somewhere." in now["warnings"]
+    assert before["provenance"]["sources_not_up"] == []
     assert before["warnings"][0].startswith("NOT REAL")
     assert any("not the one that runs now" in sentence for sentence in before["warnings"])
 

@@ -110,7 +110,7 @@ def tell(
     about = [one for one in signals if symbol is None or one.symbol == symbol]
     now = of.clock or datetime.now(UTC)
     age = None if of.as_of is None else max(0.0, (now - of.as_of).total_seconds())
-    sources = _not_up(conn) if of.is_active else []
+    sources = _not_up(conn) if of.is_active and of.is_real else []  # elsewhere a player stands in their place
     version_of_scores = conn.execute(
         "SELECT score_version FROM signals WHERE world = %s ORDER BY time DESC LIMIT 1", [of.world]
     ).fetchone()
