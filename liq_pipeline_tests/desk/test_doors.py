@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from liq_pipeline.desk import doors
 from liq_pipeline_tests.desk.support import RunningDesk, desk
+from liq_pipeline_tests.desk.test_stream import Stream
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 
@@ -134,21 +137,47 @@ def test_a_giant_address_is_refused_while_others_are_served(shared_desk: Running
     assert shared_desk.ask("/").status == 200
 
 
-def test_half_open_doors_hold_up_nobody_and_are_shut(shared_desk: RunningDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+HALF_OPEN = 2000
+
+
+@pytest.fixture
+def many_sockets() -> Iterator[None]:
+    """As many as the test opens, whatever the shell allows to begin with."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < HALF_OPEN + 500:
+        pytest.skip(f"this machine allows {hard} open files to a process, {HALF_OPEN + 500} are needed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, HALF_OPEN + 500), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_half_open_doors_hold_up_nobody_and_are_shut(shared_desk: RunningDesk, many_sockets: None) -> None:
+    """Two thousand: silent ones, ones with half a head, ones with a head and no body."""
+    stream = Stream(shared_desk.url)
+    stream.wait_for(lambda name, data: name == "signals")
+    heads = (
+        b"",
+        b"GET / HTTP/1.1\r\nHost: 127.0",
+        b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n",
+    )
     opened = []
     try:
-        for number in range(700):
+        for number in range(HALF_OPEN):
             one = socket.create_connection(("127.0.0.1", shared_desk.port), timeout=10)
-            if number % 2:
-                one.sendall(b"GET / HTTP/1.1\r\nHost: 127.0")
+            one.sendall(heads[number % len(heads)])
             opened.append(one)
-        begun = time.monotonic()
-        assert shared_desk.ask("/").status == 200
-        assert time.monotonic() - begun < 2.0
-        opened[0].settimeout(doors.PATIENCE_SECONDS + 10)
-        opened[1].settimeout(doors.PATIENCE_SECONDS + 10)
+        for path in ("/", "/api/v1/symbols", "/symbols/BTC", "/api/v1/alerts"):
+            begun = time.monotonic()
+            assert shared_desk.ask(path).status == 200
+            assert time.monotonic() - begun < 2.0
+        for one in opened:
+            one.settimeout(doors.PATIENCE_SECONDS + 20)
         assert opened[0].recv(10) == b""
         assert opened[1].recv(10) == b""
+        assert b" 408 " in opened[2].recv(100)
+        assert opened[-1].recv(10) in (b"", b"HTTP/1.1 4")
+        assert shared_desk.ask("/").status == 200
+        assert Stream(shared_desk.url).wait_for(lambda name, data: name == "signals")
     finally:
         for one in opened:
             one.close()
