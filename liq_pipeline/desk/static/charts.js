@@ -160,6 +160,7 @@
     if (!answers.has(url)) answers.set(url, fetch(url).then((answer) => answer.ok ? answer.json() : Promise.reject(answer.status)));
     return answers.get(url);
   };
+  const source = (place) => place.dataset.chart === "probability" ? "risk" : place.dataset.chart;
   const fill = async (place) => {
     const kind = place.dataset.chart;
     const empty = (text) => {
@@ -169,7 +170,7 @@
       place.append(one);
     };
     try {
-      const answer = await ask(kind === "probability" ? "risk" : kind);
+      const answer = await ask(source(place));
       if (!answer.data.length) { empty("nothing stored in this span"); return; }
       const chart = draw[kind](place, answer.data, place.closest("figure").querySelector(".venues"));
       fit(chart);
@@ -178,11 +179,17 @@
       console.warn("chart", kind, error);
     }
   };
+  // One chart at a time, each when the browser has a moment: several in one frame hold up a phone's page.
+  const moment = () => new Promise((go) => window.requestIdleCallback ? requestIdleCallback(go, { timeout: 1000 }) : setTimeout(go, 50));
+  let turn = Promise.resolve();
   const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (entry.isIntersecting) { seen.unobserve(entry.target); fill(entry.target); }
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      seen.unobserve(target);
+      ask(source(target)).catch(() => {}); // asked at once, drawn in turn
+      turn = turn.then(moment).then(() => fill(target));
     }
-  }, { rootMargin: "200px" });
+  }, { rootMargin: "60px" });
   for (const place of document.querySelectorAll("[data-chart]")) seen.observe(place);
   dark.addEventListener("change", () => { for (const chart of charts) chart.applyOptions(look()); });
 })();
