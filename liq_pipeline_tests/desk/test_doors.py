@@ -9,11 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from liq_pipeline.desk import doors
+from liq_pipeline.desk.api.memory import MOST_PENDING
+from liq_pipeline.desk.pace import Pace
 from liq_pipeline_tests.desk.support import RunningDesk, desk
 from liq_pipeline_tests.desk.test_stream import Stream
 
@@ -75,6 +79,61 @@ def test_a_page_of_ours_and_a_program_can_and_the_first_name_stays(own_url: str,
             data=b'{"by": " "}',
         )
         assert empty.status == 400
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "destination", "status"),
+    [
+        ("cross-site", "no-cors", "image", 403),
+        ("cross-site", "cors", "empty", 403),
+        ("same-site", "no-cors", "script", 403),
+        ("cross-site", "navigate", "iframe", 403),
+        ("cross-site", "navigate", "document", 200),
+        ("same-origin", "cors", "empty", 200),
+        ("none", "navigate", "document", 200),
+    ],
+)
+def test_other_sites_may_link_here_but_load_nothing(
+    shared_desk: RunningDesk, site: str, mode: str, destination: str, status: int
+) -> None:
+    for path in ("/", "/api/v1/symbols"):
+        reply = shared_desk.ask(path, Sec_Fetch_Site=site, Sec_Fetch_Mode=mode, Sec_Fetch_Dest=destination)
+        assert reply.status == status
+
+
+def test_who_asks_too_often_is_told_to_wait_and_others_are_not() -> None:
+    now = 0.0
+    pace = Pace(lambda: now, per_second=10, burst=20)
+    assert [pace.allows("a") for _ in range(21)] == [True] * 20 + [False]
+    assert pace.allows("b")
+    now = 1.0
+    assert [pace.allows("a") for _ in range(11)] == [True] * 10 + [False]
+    for number in range(5_000):
+        assert pace.allows(f"other {number}")
+
+
+def test_a_flood_of_questions_is_refused_before_it_waits(own_url: str, tmp_path: Path) -> None:
+    """Two hundred different questions at once while the database stands still: some wait, the others hear so at once."""
+    with desk(own_url, tmp_path) as running, psycopg.connect(own_url) as blocker:
+        assert running.ask("/api/v1/alerts").status == 200
+        blocker.execute("LOCK TABLE alerts IN ACCESS EXCLUSIVE MODE")
+        with ThreadPoolExecutor(200) as pool:
+            begun = time.monotonic()
+            asked = [
+                pool.submit(
+                    lambda n: (running.ask(f"/api/v1/alerts?limit={n + 1}", timeout=60).status, time.monotonic()), n
+                )
+                for n in range(200)
+            ]
+            refused = 0
+            while refused < 200 - MOST_PENDING - 8 and time.monotonic() < begun + 20:
+                refused = sum(1 for one in asked if one.done() and one.result()[0] == 503)
+                wait([one for one in asked if not one.done()], timeout=0.05, return_when=FIRST_COMPLETED)
+            assert refused >= 200 - MOST_PENDING - 8
+            assert running.ask("/healthz").status == 200
+            blocker.rollback()
+            assert {one.result()[0] for one in asked} == {200, 503}
+        assert running.ask("/api/v1/alerts").status == 200
 
 
 def test_with_a_token_nothing_is_told_without_it(filled_url: str, tmp_path: Path) -> None:
