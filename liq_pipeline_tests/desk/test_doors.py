@@ -113,7 +113,7 @@ def test_who_asks_too_often_is_told_to_wait_and_others_are_not() -> None:
 
 
 def test_a_flood_of_questions_is_refused_before_it_waits(own_url: str, tmp_path: Path) -> None:
-    """Two hundred different questions at once while the database stands still: some wait, the others hear so at once."""
+    """Two hundred different questions while the database stands still: some wait, the others hear so at once."""
     with desk(own_url, tmp_path) as running, psycopg.connect(own_url) as blocker:
         assert running.ask("/api/v1/alerts").status == 200
         blocker.execute("LOCK TABLE alerts IN ACCESS EXCLUSIVE MODE")
