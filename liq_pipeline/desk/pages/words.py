@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from liq_pipeline.desk.read.market import SymbolNow
+
 UNKNOWN: Final = Markup('<span class="unknown">unknown</span>')
 COMPONENTS: Final = {
     "funding": ("Funding", 30),
