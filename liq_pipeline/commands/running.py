@@ -137,3 +137,11 @@ def serve(
         port=port or settings.web_port,
         lag_url=metrics_url or f"http://127.0.0.1:{settings.metrics_port}/metrics",
     )
+
+
+def mcp() -> None:
+    """The desk's read side as a Model Context Protocol server on stdin and stdout; read only."""
+    from liq_pipeline.desk.mcp.ways import over_stdio
+
+    endpoints = endpoints_in_force(settings_in_force())
+    over_stdio(endpoints.database_reader_url or endpoints.database_url)

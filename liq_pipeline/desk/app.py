@@ -28,6 +28,7 @@ from liq_pipeline.desk.api import acknowledge, answering, asking, endpoints, ope
 from liq_pipeline.desk.api.answering import HTML, Body, problem, send, send_problem
 from liq_pipeline.desk.api.memory import Memory
 from liq_pipeline.desk.doors import COOKIE, Doors
+from liq_pipeline.desk.mcp import ways
 from liq_pipeline.desk.pages import views
 from liq_pipeline.desk.read import health
 from liq_pipeline.desk.read.database import Connection, Reader
@@ -64,6 +65,7 @@ class Desk:
         self.memory = Memory(self.reader.threads)
         self.hub = Hub(self.reader, self.memory.forget)
         self._files = dict(_static_files())
+        self._mcp = ways.OverHttp(self.reader)
         self._templates = views.environment()
         self._templates.globals["asset"] = {name: url for name, (url, _) in self._files.items()}
         self._by_url = dict(self._files.values())
@@ -76,6 +78,7 @@ class Desk:
             Route("/api/v1/stream", self._guarded(self._stream)),
             Route("/api/v1/openapi.json", self._guarded(self._openapi)),
             Route("/api/v1/alerts/{alert_id}/acknowledgement", self._guarded(self._acknowledge), methods=["POST"]),
+            Route(ways.PATH, self._mcp, methods=["POST"]),
             Route("/healthz", self._alive),
             Route("/static/{tag}/{name}", self._static),
             Route("/login", self._guarded(self._login, html=True), methods=["GET", "POST"]),
@@ -106,6 +109,7 @@ class Desk:
         self.reader.start()
         self.hub.begin()
         yield
+        await self._mcp.stop()
         await self.hub.end()
         await asyncio.to_thread(self.reader.stop)
 
@@ -142,7 +146,7 @@ class Desk:
             code="not_found" if status == 404 else "bad_method",
             message="There is nothing at this address." if status == 404 else "This address is not asked in that way.",
         )
-        if request.url.path.startswith("/api/"):
+        if request.url.path.startswith(("/api/", ways.PATH)):
             return send_problem(found)
         return self._error_page(found)
 

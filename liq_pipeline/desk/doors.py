@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import time
 from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
@@ -22,6 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from liq_pipeline.desk.api.answering import Problem, send_problem
 from liq_pipeline.desk.api.asking import LONGEST_QUERY
+from liq_pipeline.desk.pace import Pace
 from liq_pipeline.errors import LiqError
 from liq_pipeline.settings import Settings, is_loopback
 
@@ -61,6 +63,7 @@ class Doors:
 
     def __init__(self, app: ASGIApp, *, names: Iterable[str], token: str | None) -> None:
         self._app = app
+        self._pace = Pace(time.monotonic)
         self._names = _LOOPBACK | {name.lower() for name in names if name not in ("0.0.0.0", "::", "")}  # noqa: S104
         self._token = token
 
@@ -84,6 +87,12 @@ class Doors:
                 response.headers["WWW-Authenticate"] = 'Bearer realm="liq"'
             await response(scope, receive, with_headers)
             return
+        if scope["method"] not in _SAFE:
+            body = await _whole_body(receive)
+            if isinstance(body, Problem):
+                await send_problem(body)(scope, receive, with_headers)
+                return
+            receive = _said_again(body, receive)
         await self._app(scope, receive, with_headers)
 
     def _refusal(self, scope: Scope) -> Problem | None:
@@ -96,6 +105,15 @@ class Doors:
             )
         if len(scope.get("query_string", b"")) > LONGEST_QUERY or len(scope.get("raw_path") or b"") > LONGEST_QUERY:
             return Problem(status=414, code="too_long", message=f"An address has at most {LONGEST_QUERY} characters.")
+        client = scope.get("client")
+        if not self._pace.allows(client[0] if client else ""):
+            return Problem(
+                status=429, code="too_often", message="Too many questions from this address: ask more slowly."
+            )
+        if _is_taken_by_another_site(headers):
+            return Problem(
+                status=403, code="other_site", message="Pages of other sites may link here, not load from here."
+            )
         shown = self._shown(headers)
         if self._token is not None and scope["path"] not in PUBLIC and not shown:
             return (
@@ -109,7 +127,7 @@ class Doors:
             )
         if scope["method"] not in _SAFE:
             if int(headers.get("content-length") or 0) > MOST_BODY_BYTES:
-                return Problem(status=413, code="too_large", message=f"A body has at most {MOST_BODY_BYTES} bytes.")
+                return _too_large()
             by_header = self._token is not None and _bearer(headers) is not None and shown
             if not by_header and not self._is_ours(headers):
                 return Problem(
@@ -132,6 +150,53 @@ class Doors:
             return site in ("same-origin", "none")
         # Not a browser: a program on this machine (without a token), or one that has shown the token.
         return headers.get("content-type", "").startswith("application/json")
+
+
+def _is_taken_by_another_site(headers: Headers) -> bool:
+    """Whether a browser says that a page elsewhere loads this as its own part. It could not read the answer, but have
+    it made a thousand times; a link that a person follows is another matter."""
+    if headers.get("sec-fetch-site") not in ("cross-site", "same-site"):
+        return False
+    is_followed = (
+        headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest", "document") == "document"
+    )
+    return not is_followed
+
+
+async def _whole_body(receive: Receive) -> bytes | Problem:
+    """The body, read before anything is done for it: a length that is not declared, or never comes, binds nobody."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return Problem(status=400, code="no_body", message="The body did not come.")
+                body += message.get("body", b"")
+                if len(body) > MOST_BODY_BYTES:
+                    return _too_large()
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        return Problem(status=408, code="too_slow", message=f"A body has {PATIENCE_SECONDS:g} s to come.")
+
+
+def _said_again(body: bytes, receive: Receive) -> Receive:
+    """The body as one message, then whatever comes."""
+    is_told = False
+
+    async def again() -> Message:
+        nonlocal is_told
+        if is_told:
+            return await receive()
+        is_told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _too_large() -> Problem:
+    return Problem(status=413, code="too_large", message=f"A body has at most {MOST_BODY_BYTES} bytes.")
 
 
 def _name_of(host: str) -> str:

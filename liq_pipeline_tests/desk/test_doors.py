@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from liq_pipeline.desk import doors
+from liq_pipeline.desk.api.memory import MOST_PENDING
+from liq_pipeline.desk.pace import Pace
 from liq_pipeline_tests.desk.support import RunningDesk, desk
+from liq_pipeline_tests.desk.test_stream import Stream
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 
@@ -72,6 +79,61 @@ def test_a_page_of_ours_and_a_program_can_and_the_first_name_stays(own_url: str,
             data=b'{"by": " "}',
         )
         assert empty.status == 400
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "destination", "status"),
+    [
+        ("cross-site", "no-cors", "image", 403),
+        ("cross-site", "cors", "empty", 403),
+        ("same-site", "no-cors", "script", 403),
+        ("cross-site", "navigate", "iframe", 403),
+        ("cross-site", "navigate", "document", 200),
+        ("same-origin", "cors", "empty", 200),
+        ("none", "navigate", "document", 200),
+    ],
+)
+def test_other_sites_may_link_here_but_load_nothing(
+    shared_desk: RunningDesk, site: str, mode: str, destination: str, status: int
+) -> None:
+    for path in ("/", "/api/v1/symbols"):
+        reply = shared_desk.ask(path, Sec_Fetch_Site=site, Sec_Fetch_Mode=mode, Sec_Fetch_Dest=destination)
+        assert reply.status == status
+
+
+def test_who_asks_too_often_is_told_to_wait_and_others_are_not() -> None:
+    now = 0.0
+    pace = Pace(lambda: now, per_second=10, burst=20)
+    assert [pace.allows("a") for _ in range(21)] == [True] * 20 + [False]
+    assert pace.allows("b")
+    now = 1.0
+    assert [pace.allows("a") for _ in range(11)] == [True] * 10 + [False]
+    for number in range(5_000):
+        assert pace.allows(f"other {number}")
+
+
+def test_a_flood_of_questions_is_refused_before_it_waits(own_url: str, tmp_path: Path) -> None:
+    """Two hundred different questions while the database stands still: some wait, the others hear so at once."""
+    with desk(own_url, tmp_path) as running, psycopg.connect(own_url) as blocker:
+        assert running.ask("/api/v1/alerts").status == 200
+        blocker.execute("LOCK TABLE alerts IN ACCESS EXCLUSIVE MODE")
+        with ThreadPoolExecutor(200) as pool:
+            begun = time.monotonic()
+            asked = [
+                pool.submit(
+                    lambda n: (running.ask(f"/api/v1/alerts?limit={n + 1}", timeout=60).status, time.monotonic()), n
+                )
+                for n in range(200)
+            ]
+            refused = 0
+            while refused < 200 - MOST_PENDING - 8 and time.monotonic() < begun + 20:
+                refused = sum(1 for one in asked if one.done() and one.result()[0] == 503)
+                wait([one for one in asked if not one.done()], timeout=0.05, return_when=FIRST_COMPLETED)
+            assert refused >= 200 - MOST_PENDING - 8
+            assert running.ask("/healthz").status == 200
+            blocker.rollback()
+            assert {one.result()[0] for one in asked} == {200, 503}
+        assert running.ask("/api/v1/alerts").status == 200
 
 
 def test_with_a_token_nothing_is_told_without_it(filled_url: str, tmp_path: Path) -> None:
@@ -134,21 +196,47 @@ def test_a_giant_address_is_refused_while_others_are_served(shared_desk: Running
     assert shared_desk.ask("/").status == 200
 
 
-def test_half_open_doors_hold_up_nobody_and_are_shut(shared_desk: RunningDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+HALF_OPEN = 2000
+
+
+@pytest.fixture
+def many_sockets() -> Iterator[None]:
+    """As many as the test opens, whatever the shell allows to begin with."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < HALF_OPEN + 500:
+        pytest.skip(f"this machine allows {hard} open files to a process, {HALF_OPEN + 500} are needed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, HALF_OPEN + 500), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_half_open_doors_hold_up_nobody_and_are_shut(shared_desk: RunningDesk, many_sockets: None) -> None:
+    """Two thousand: silent ones, ones with half a head, ones with a head and no body."""
+    stream = Stream(shared_desk.url)
+    stream.wait_for(lambda name, data: name == "signals")
+    heads = (
+        b"",
+        b"GET / HTTP/1.1\r\nHost: 127.0",
+        b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n",
+    )
     opened = []
     try:
-        for number in range(700):
+        for number in range(HALF_OPEN):
             one = socket.create_connection(("127.0.0.1", shared_desk.port), timeout=10)
-            if number % 2:
-                one.sendall(b"GET / HTTP/1.1\r\nHost: 127.0")
+            one.sendall(heads[number % len(heads)])
             opened.append(one)
-        begun = time.monotonic()
-        assert shared_desk.ask("/").status == 200
-        assert time.monotonic() - begun < 2.0
-        opened[0].settimeout(doors.PATIENCE_SECONDS + 10)
-        opened[1].settimeout(doors.PATIENCE_SECONDS + 10)
+        for path in ("/", "/api/v1/symbols", "/symbols/BTC", "/api/v1/alerts"):
+            begun = time.monotonic()
+            assert shared_desk.ask(path).status == 200
+            assert time.monotonic() - begun < 2.0
+        for one in opened:
+            one.settimeout(doors.PATIENCE_SECONDS + 20)
         assert opened[0].recv(10) == b""
         assert opened[1].recv(10) == b""
+        assert b" 408 " in opened[2].recv(100)
+        assert opened[-1].recv(10) in (b"", b"HTTP/1.1 4")
+        assert shared_desk.ask("/").status == 200
+        assert Stream(shared_desk.url).wait_for(lambda name, data: name == "signals")
     finally:
         for one in opened:
             one.close()

@@ -123,7 +123,7 @@ def problem(error: Exception) -> Problem:
 def send_problem(found: Problem) -> Response:
     """An error in the one form of errors."""
     headers = {"Cache-Control": "no-store"}
-    if found.status == 503:
+    if found.status in (429, 503):
         headers["Retry-After"] = "2"
     return Response(msgspec.json.encode(ErrorAnswer(error=found)), found.status, headers, JSON)
 

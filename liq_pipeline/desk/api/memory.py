@@ -14,9 +14,12 @@ from concurrent.futures import Executor
 from typing import Final
 
 from liq_pipeline.desk.api.answering import Body
+from liq_pipeline.desk.read.database import UnavailableError
 
 KEPT_SECONDS: Final = 5.0
 MOST_BYTES: Final = 8 * 2**20
+MOST_PENDING: Final = 128
+"""Different questions that may wait for a reader's thread: more would only wait longer than anyone does."""
 
 
 class Memory:
@@ -41,6 +44,8 @@ class Memory:
             return kept[1]
         pending = self._pending.get(question)
         if pending is None:
+            if len(self._pending) >= MOST_PENDING:
+                raise UnavailableError("too many questions are being answered at once: try again")
             loop = asyncio.get_running_loop()
             pending = loop.run_in_executor(self._threads, make)
             self._pending[question] = pending

@@ -123,7 +123,8 @@ def _responses(schema: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _parameter(parameter: Parameter) -> dict[str, Any]:
+def schema_of(parameter: Parameter) -> dict[str, Any]:
+    """JSON Schema of one parameter's values."""
     schema: dict[str, Any]
     if parameter.kind == "integer":
         schema = {"type": "integer", "minimum": parameter.bounds[0], "maximum": parameter.bounds[1]}
@@ -133,10 +134,14 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         schema = dict(_TYPES[parameter.kind])
     if parameter.default is not None:
         schema["default"] = parameter.default
+    return schema
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
     return {
         "name": parameter.name,
         "in": parameter.place,
         "required": parameter.place == "path",
         "description": parameter.means,
-        "schema": schema,
+        "schema": schema_of(parameter),
     }

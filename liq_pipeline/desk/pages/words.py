@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from liq_pipeline.desk.read.market import SymbolNow
+
 UNKNOWN: Final = Markup('<span class="unknown">unknown</span>')
 COMPONENTS: Final = {
     "funding": ("Funding", 30),
@@ -155,6 +157,11 @@ def longs(side: str | None) -> Text:
     return {"long": "longs", "short": "shorts"}.get(side or "", UNKNOWN)
 
 
+def at_risk(row: SymbolNow) -> Text:
+    """Whose positions are at risk now: where every point is known and none is given, neither side's, which is known."""
+    return "neither side" if row.side is None and row.risk is not None else longs(row.side)
+
+
 def rule(name: str) -> str:
     """A rule's name for people."""
     return RULES.get(name, name.replace("_", " ").capitalize())
@@ -208,6 +215,6 @@ FILTERS: Final = {
     one.__name__: one
     for one in (
         *(number, signed, percent, change, usd, price, rate, age, size),
-        *(time, clock, day, longs, rule, plain, safe_json),
+        *(time, clock, day, longs, at_risk, rule, plain, safe_json),
     )
 }

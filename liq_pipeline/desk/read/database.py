@@ -40,9 +40,9 @@ class Reader:
     Open with start(), close with stop(). run() is for any thread; `threads` is where an event loop sends its calls.
     """
 
-    def __init__(self, database_url: str, *, readers: int = READERS) -> None:
+    def __init__(self, database_url: str, *, readers: int = READERS, application_name: str = "liq serve") -> None:
         options = f"-c default_transaction_read_only=on -c statement_timeout={STATEMENT_TIMEOUT_MS} -c jit=off"
-        arguments = connect_arguments(database_url, application_name="liq serve", options=options)
+        arguments = connect_arguments(database_url, application_name=application_name, options=options)
         arguments["autocommit"] = True
         self.threads = ThreadPoolExecutor(readers, thread_name_prefix="reader")
         self._pool = ConnectionPool(

@@ -103,8 +103,8 @@ def gaps(conn: Connection, world: str, limit: int) -> list[GapRow]:
     )
 
 
-def ages(conn: Connection, world: str, now: datetime) -> list[DataAge]:
-    """How old the newest value of each symbol, venue and type is at `now`, the world's clock."""
+def ages(conn: Connection, world: str, now: datetime, *, symbol: str | None = None) -> list[DataAge]:
+    """How old the newest value of each symbol (or one), venue and type is at `now`, the world's clock."""
 
     def newest(table: str, more: str = "") -> str:
         return (
@@ -124,7 +124,7 @@ def ages(conn: Connection, world: str, now: datetime) -> list[DataAge]:
         FROM worlds w CROSS JOIN LATERAL jsonb_array_elements_text(w.manifest -> 'symbols') AS s (symbol)
         CROSS JOIN LATERAL (SELECT DISTINCT jsonb_array_elements_text(e.value -> 'venues') AS venue
                             FROM jsonb_each(w.manifest -> 'expected') e) v
-        WHERE w.world = %(world)s ORDER BY 1, 2 LIMIT 1000
+        WHERE w.world = %(world)s AND (%(symbol)s::text IS NULL OR s.symbol = %(symbol)s) ORDER BY 1, 2 LIMIT 1000
         """,  # noqa: S608 - own constants
-        {"world": world, "now": now},
+        {"world": world, "now": now, "symbol": symbol},
     )

@@ -19,12 +19,21 @@
     timeScale: { borderColor: css("--line"), timeVisible: true, secondsVisible: false, rightOffset: 1 },
   });
   const range = { from: seconds(about.from), to: seconds(about.to) };
+  const step = { "1m": 60, "5m": 300, "1h": 3600 }[about.step];
+  const places = [];
+  for (let time = Math.floor(range.from / step) * step; time <= range.to; time += step) places.push({ time });
+  // The whole span, not up to the last bucket that something is known of.
+  const fit = (chart) => chart.timeScale().setVisibleLogicalRange({ from: -0.5, to: places.length - 0.5 });
   const make = (place) => {
     const chart = L.createChart(place, {
       ...look(), autoSize: true, handleScroll: false, handleScale: false,
       crosshair: { mode: L.CrosshairMode.Magnet },
       localization: { locale: "en-GB" },
     });
+    // Every bucket of the span has its place, also where nothing is known of it; and it has it first: what is drawn
+    // before its places exist is shifted out of the picture by them, and alerts with it.
+    chart.addSeries(L.LineSeries, { priceScaleId: "places", lastValueVisible: false, priceLineVisible: false }).setData(places);
+    chart.timeScale().subscribeSizeChange(() => fit(chart));
     charts.push(chart);
     return chart;
   };
@@ -32,21 +41,23 @@
     color, lineWidth: 1.5, priceLineVisible: false, lastValueVisible: false, crosshairMarkerRadius: 2,
     priceFormat: format ? { type: "custom", formatter: format, minMove: 1e-9 } : undefined, ...more,
   });
-  // A hole in the data is a hole in the line: whitespace at every absent bucket.
-  const step = { "1m": 60, "5m": 300, "1h": 3600 }[about.step];
-  const gapped = (points) => {
+  // A hole in the data is a hole in the line, and so is what is unknown. The library joins over both; a point's colour is
+  // that of the way to the next one, so the last point before a hole leads on unseen. Values that sources tell every
+  // five minutes have no hole between them, whatever the buckets: `longest` is how far apart two may be.
+  const quiet = Math.max(1.5 * step, 900), scored = 1.5 * step;
+  const of = (rows, value, longest = quiet) => {
     const found = [];
-    for (const point of points) {
-      const before = found[found.length - 1];
-      if (before && point.time - before.time > step) found.push({ time: before.time + step });
-      found.push(point);
+    let known = null;
+    for (const row of rows) {
+      const time = seconds(row.time), told = value(row);
+      const unknown = told === null || told === undefined;
+      if (known && (unknown || time - known.time > longest)) known.color = known.topLineColor = known.bottomLineColor = "transparent";
+      if (unknown) continue;
+      known = { time, value: told };
+      found.push(known);
     }
     return found;
   };
-  const of = (rows, value) => gapped(rows.map((row) => {
-    const told = value(row);
-    return told === null || told === undefined ? { time: seconds(row.time) } : { time: seconds(row.time), value: told };
-  }));
   const percent = (digits) => (value) => `${(value * 100).toFixed(digits)} %`;
   const byVenue = (chart, rows, field, format, legend) => {
     const venues = [...new Set(rows.flatMap((row) => Object.keys(row[field])))].sort();
@@ -70,11 +81,14 @@
       const chart = make(place);
       const top = rows.length ? rows[rows.length - 1].close_usd : 1;
       const digits = top >= 10000 ? 0 : top >= 10 ? 2 : top >= 0.1 ? 4 : 6;
+      // A bucket with one price is a candle without a body: alone, on a pixel's width, such candles are an empty picture.
+      const priceFormat = { type: "price", precision: digits, minMove: 10 ** -digits };
+      line(chart, css("--possible"), null, { lineWidth: 1, crosshairMarkerVisible: false, priceFormat }).setData(of(rows, (row) => row.close_usd));
       const series = chart.addSeries(L.CandlestickSeries, {
         upColor: css("--up"), downColor: css("--down"), borderVisible: false, wickUpColor: css("--up"), wickDownColor: css("--down"),
-        priceFormat: { type: "price", precision: digits, minMove: 10 ** -digits }, priceLineVisible: false,
+        priceFormat, priceLineVisible: false,
       });
-      series.setData(gapped(rows.map((row) => ({ time: seconds(row.time), open: row.open_usd, high: row.high_usd, low: row.low_usd, close: row.close_usd }))));
+      series.setData(rows.map((row) => ({ time: seconds(row.time), open: row.open_usd, high: row.high_usd, low: row.low_usd, close: row.close_usd })));
       const color = { CRITICAL: css("--critical"), WARNING: css("--warning"), INFO: css("--info") };
       const times = rows.map((row) => seconds(row.time));
       const marks = (about.alerts || []).filter((alert) => times.length && alert.time >= times[0]).map((alert) => ({
@@ -96,9 +110,9 @@
       const chart = make(place);
       const whole = (value) => value.toFixed(0);
       const scale = { autoscaleInfoProvider: () => ({ priceRange: { minValue: 0, maxValue: 100 } }) };
-      line(chart, css("--possible"), whole, scale).setData(of(rows, (row) => row.score_high_max));
+      line(chart, css("--possible"), whole, scale).setData(of(rows, (row) => row.score_high_max, scored));
       const main = line(chart, palette[0], whole, { ...scale, lineWidth: 2 });
-      main.setData(of(rows, (row) => row.risk_max));
+      main.setData(of(rows, (row) => row.risk_max, scored));
       for (const [level, name] of [[50, "--warning"], [70, "--critical"]]) {
         main.createPriceLine({ price: level, color: css(name), lineWidth: 1, lineStyle: 2, axisLabelVisible: false });
       }
@@ -106,7 +120,7 @@
     },
     probability(place, rows) {
       const chart = make(place);
-      line(chart, palette[1], percent(1), { lineWidth: 2 }).setData(of(rows, (row) => row.cascade_probability_4h_max));
+      line(chart, palette[1], percent(2), { lineWidth: 2 }).setData(of(rows, (row) => row.cascade_probability_4h_max, scored));
       return chart;
     },
     "open-interest"(place, rows) {
@@ -134,7 +148,7 @@
         priceFormat: { type: "custom", formatter: (value) => value.toFixed(0), minMove: 0.01 },
         autoscaleInfoProvider: () => ({ priceRange: { minValue: -100, maxValue: 100 } }),
       });
-      series.setData(of(rows, (row) => row.pressure_avg));
+      series.setData(of(rows, (row) => row.pressure_avg, scored));
       return chart;
     },
   };
@@ -146,6 +160,7 @@
     if (!answers.has(url)) answers.set(url, fetch(url).then((answer) => answer.ok ? answer.json() : Promise.reject(answer.status)));
     return answers.get(url);
   };
+  const source = (place) => place.dataset.chart === "probability" ? "risk" : place.dataset.chart;
   const fill = async (place) => {
     const kind = place.dataset.chart;
     const empty = (text) => {
@@ -155,24 +170,26 @@
       place.append(one);
     };
     try {
-      const answer = await ask(kind === "probability" ? "risk" : kind);
+      const answer = await ask(source(place));
       if (!answer.data.length) { empty("nothing stored in this span"); return; }
       const chart = draw[kind](place, answer.data, place.closest("figure").querySelector(".venues"));
-      // Every bucket of the span has its place, also where nothing is known of it.
-      const grid = [];
-      for (let time = Math.floor(range.from / step) * step; time <= range.to; time += step) grid.push({ time });
-      chart.addSeries(L.LineSeries, { lastValueVisible: false, priceLineVisible: false }).setData(grid);
-      chart.timeScale().fitContent();
+      fit(chart);
     } catch (error) {
       empty("this chart could not be loaded");
       console.warn("chart", kind, error);
     }
   };
+  // One chart at a time, each when the browser has a moment: several in one frame hold up a phone's page.
+  const moment = () => new Promise((go) => window.requestIdleCallback ? requestIdleCallback(go, { timeout: 1000 }) : setTimeout(go, 50));
+  let turn = Promise.resolve();
   const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (entry.isIntersecting) { seen.unobserve(entry.target); fill(entry.target); }
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      seen.unobserve(target);
+      ask(source(target)).catch(() => {}); // asked at once, drawn in turn
+      turn = turn.then(moment).then(() => fill(target));
     }
-  }, { rootMargin: "200px" });
+  }, { rootMargin: "60px" });
   for (const place of document.querySelectorAll("[data-chart]")) seen.observe(place);
   dark.addEventListener("change", () => { for (const chart of charts) chart.applyOptions(look()); });
 })();
