@@ -38,9 +38,7 @@ VALUES = {
 """What is chosen in each variable, as SQL literals."""
 
 _PROVENANCE = "'simulated', 'venue', %(t)s, %(t)s, 1, 0, 1"
-_PROVENANCE_COLUMNS = (
-    "origin, event_time_source, received_at, known_at, kafka_cluster, kafka_partition, kafka_offset"
-)
+_PROVENANCE_COLUMNS = "origin, event_time_source, received_at, known_at, kafka_cluster, kafka_partition, kafka_offset"
 
 
 def fill(url: str) -> None:
@@ -159,8 +157,11 @@ def _fill_market(conn: psycopg.Connection[Any]) -> None:
     """BTC on two venues and at CoinGecko, now and a day before; BTC at binance now is there already."""
     day = timedelta(days=1)
     for venue, when, price in (
-        ("binance", END - day, 58_000), ("bybit", END, 60_060), ("bybit", END - day, 58_000), ("coingecko", END, 60_000),
-    ):  # fmt: skip
+        ("binance", END - day, 58_000),
+        ("bybit", END, 60_060),
+        ("bybit", END - day, 58_000),
+        ("coingecko", END, 60_000),
+    ):
         _insert(conn, "prices", "price_usd", str(price), venue, when)
     for venue, when, coins in (("binance", END - day, 800), ("bybit", END, 500)):
         _insert(conn, "open_interest", "open_interest_base", str(coins), venue, when)
@@ -203,10 +204,11 @@ TRANSFERS = (
 def _fill_flows(conn: psycopg.Connection[Any]) -> None:
     for number, (direction, from_entity, to_entity, amount, token, canonical) in enumerate(TRANSFERS):
         conn.execute(
-            "INSERT INTO stablecoin_flows (world, chain, token, tx_hash, log_index, block_hash, event_time, block_number,"
-            " is_canonical, from_address, to_address, amount, from_entity, to_entity, direction, label_version, venue,"
-            f" {_PROVENANCE_COLUMNS}) VALUES (%(w)s, 'ethereum', %(token)s, %(tx)s, 0, 'b', %(t)s, 1, %(canonical)s, 'f',"  # noqa: S608
-            f" 'o', %(amount)s, %(from)s, %(to)s, %(direction)s, 'v1', 'ethereum', {_PROVENANCE})",
+            "INSERT INTO stablecoin_flows (world, chain, token, tx_hash, log_index, block_hash, event_time,"  # noqa: S608
+            " block_number, is_canonical, from_address, to_address, amount, from_entity, to_entity, direction,"
+            f" label_version, venue, {_PROVENANCE_COLUMNS})"
+            " VALUES (%(w)s, 'ethereum', %(token)s, %(tx)s, 0, 'b', %(t)s, 1, %(canonical)s, 'f', 'o', %(amount)s,"
+            f" %(from)s, %(to)s, %(direction)s, 'v1', 'ethereum', {_PROVENANCE})",
             {
                 "w": ACTIVE, "token": token, "tx": f"0x{number}", "t": START + timedelta(minutes=number),
                 "canonical": canonical, "amount": amount, "from": from_entity, "to": to_entity, "direction": direction,
@@ -237,9 +239,9 @@ def _fill_under_way(conn: psycopg.Connection[Any]) -> None:
         WITH told AS (INSERT INTO alerts (alert_id, page_id, world, rule, subject, side, severity, peak_severity, state,
             opened_at, judged_at, last_seen_at, changed_at, told_severity, told_at, first_told_at, resolved_at,
             score_version, receipt)
-            SELECT id, id, %(w)s, 'under_way', 'SOL', 'long', 'WARNING', 'WARNING', 'resolved', %(t)s, %(t)s, %(t)s, %(t)s,
-            'WARNING', %(t)s, %(t)s, %(t)s, 'v', '{"score": {"value": 60}}' FROM (SELECT gen_random_uuid() AS id) AS made
-            RETURNING alert_id)
+            SELECT id, id, %(w)s, 'under_way', 'SOL', 'long', 'WARNING', 'WARNING', 'resolved', %(t)s, %(t)s, %(t)s,
+            %(t)s, 'WARNING', %(t)s, %(t)s, %(t)s, 'v', '{"score": {"value": 60}}'
+            FROM (SELECT gen_random_uuid() AS id) AS made RETURNING alert_id)
         INSERT INTO alert_outcomes (alert_id, label_version, outcome, delay_minutes, further_move_1h, adverse_move_1h)
         SELECT alert_id, 1, 'right', 12, 0.006, 0.005 FROM told
         """,

@@ -18,8 +18,7 @@ import yaml
 
 from bench._grafana import GRAFANA, Query, alert_rules, dashboards, queries
 from liq_pipeline.store.schema.migrations import migrate
-from liq_pipeline_tests.alert_support import START
-from liq_pipeline_tests.grafana_support import ACTIVE, END, as_reader, fill, run
+from liq_pipeline_tests.grafana_support import ACTIVE, as_reader, fill, run
 
 NAMES = ("liquidation_risk", "market", "stablecoin_flows", "under_way", "pipeline_health")
 ALL = {path.stem for path in (GRAFANA / "dashboards").glob("*.json")}
@@ -49,7 +48,12 @@ def filled(request: pytest.FixtureRequest) -> Iterator[psycopg.Connection[Any]]:
 
 
 def panel_rows(
-    conn: psycopg.Connection[Any], title: str, of_world: str = ACTIVE, *, on: str = "liquidation_risk", interval: int = 60
+    conn: psycopg.Connection[Any],
+    title: str,
+    of_world: str = ACTIVE,
+    *,
+    on: str = "liquidation_risk",
+    interval: int = 60,
 ) -> list[dict[str, Any]]:
     [query] = [each for each in BY_DASHBOARD[on] if each.where == title]
     return run(conn, query, of_world, interval=interval)
@@ -122,9 +126,8 @@ def test_what_a_panel_treats_in_its_own_way_is_in_its_answer(filled: psycopg.Con
 
 
 def test_every_line_has_its_time_under_the_name_that_grafana_looks_for(filled: psycopg.Connection[Any]) -> None:
-    drawn = [
-        panel for name in NAMES for panel in dashboards(name)[0]["panels"] if panel["type"] in ("timeseries", "state-timeline")
-    ]
+    every = [panel for name in NAMES for panel in dashboards(name)[0]["panels"]]
+    drawn = [panel for panel in every if panel["type"] in ("timeseries", "state-timeline")]
     assert len(drawn) >= 34
     for panel in drawn:
         [target] = panel["targets"]
@@ -251,3 +254,91 @@ def test_everything_reads_from_the_provisioned_data_source(name: str) -> None:
     kinds = set(re.findall(r'"type": "(grafana-[^"]+)"', json.dumps(dashboard)))
     assert kinds == {source["type"]}
     assert source["secureJsonData"]["password"].startswith("${GRAFANA_DATABASE_")
+
+
+def test_the_market_s_figures_are_those_of_the_rows(filled: psycopg.Connection[Any]) -> None:
+    [price] = panel_rows(filled, "Price: ${one}", on="market")
+    assert price == {"price": 60_030.0, "in 24 h": pytest.approx(60_030 / 58_000 - 1)}
+    [interest] = panel_rows(filled, "Open interest in coins: ${one}", on="market")
+    assert interest == {"coins": 1500.0, "in 24 h": pytest.approx(1000 / 800 - 1), "venues": 2}, "bybit told none then"
+    basis = {row["metric"]: row["basis"] for row in panel_rows(filled, "Basis by venue: ${one}", on="market")}
+    assert basis == {"binance": 0.0, "bybit": pytest.approx(0.001)}
+    sides = panel_rows(filled, "Liquidations by side: ${one}", on="market")
+    assert {row["metric"]: row["usd"] for row in sides} == {"long": 120_000.0, "short": 6_000.0}
+    feeds = {
+        row["venue"]: row
+        for row in panel_rows(filled, "Liquidations and their feeds by venue: ${one}", on="market", interval=3600)
+    }
+    assert (feeds["binance"]["longs"], feeds["binance"]["lower bound"], feeds["binance"]["heard"]) == (120_000, True, 0)
+    assert set(feeds["bybit"].values()) == {"bybit", None}, "a venue that was never heard had no zero liquidations"
+
+
+def test_a_venue_that_is_silent_has_no_part_in_what_is_known_now(filled: psycopg.Connection[Any]) -> None:
+    """In a world in which nothing was told within 15 min, price, funding and open interest are unknown."""
+    for title in ("Price: ${one}", "Open interest in coins: ${one}", "Predicted funding per 8 h: ${one}"):
+        [query] = [each for each in BY_DASHBOARD["market"] if each.where == title]
+        later = query.text.replace("THEN now() ELSE (", "THEN now() ELSE interval '16 minutes' + (")
+        assert later != query.text
+        [row] = run(filled, later)
+        assert {value for name, value in row.items() if name != "venues"} == {None}, title
+
+
+@pytest.mark.parametrize("interval", [10, 60, 300, 3600])
+def test_flows_are_summed_once_whatever_the_interval(filled: psycopg.Connection[Any], interval: int) -> None:
+    """Canonical transfers between users and exchanges; those between exchanges stand apart."""
+
+    def shown(title: str) -> list[dict[str, Any]]:
+        [query] = [each for each in BY_DASHBOARD["stablecoin_flows"] if each.where == title]
+        return run(filled, query.text, interval=interval)
+
+    assert shown("In, out, net") == [{"in": 1000.5, "out": 250.25, "net in": 750.25}]
+    bars = shown("In and out")
+    assert [sum(row[name] for row in bars) for name in ("in", "out", "net in")] == [1000.5, -250.25, 750.25]
+    by_exchange = {(row["exchange"], row["token"]): row for row in shown("By exchange, token and chain")}
+    binance, kraken = by_exchange["binance", "USDT"], by_exchange["kraken", "USDT"]
+    assert (binance["in"], binance["out"], binance["to exchanges"], binance["transfers"]) == (900.5, 250.25, 40.0, 3)
+    assert (kraken["in"], kraken["from exchanges"]) == (0.0, 40.0)
+    assert by_exchange["kraken", "USDC"]["in"] == 100.0
+    for what in ("exchange", "token", "chain"):
+        assert sum(row["net in"] for row in shown(f"Net in by {what}")) == 750.25
+
+
+def test_the_largest_transfers_are_canonical_and_in_order(filled: psycopg.Connection[Any]) -> None:
+    amounts = [row["amount"] for row in panel_rows(filled, "Largest transfers", on="stablecoin_flows")]
+    assert amounts == [1_000_000.0, 400_000.0, 900.5, 250.25, 100.0, 40.0]
+
+
+def test_no_move_and_unknown_are_told_apart(filled: psycopg.Connection[Any]) -> None:
+    title = "Moves in progress at the newest point"
+    now = {row["symbol"]: row for row in panel_rows(filled, title, on="under_way")}
+    assert (now["BTC"]["state"], now["BTC"]["reach"], now["BTC"]["missing"]) == ("under way", 1.5, '["liquidations"]')
+    assert (now["ETH"]["state"], now["ETH"]["reach"], now["ETH"]["moved"]) == ("unknown", None, None)
+    assert panel_rows(filled, "Under way now", on="under_way") == [{"under way": 1, "unknown": 1}]
+    for interval in (10, 60):
+        reach = panel_rows(filled, "Reach by symbol", on="under_way", interval=interval)
+        assert [row["reach"] for row in reach if row["metric"] == "BTC"] == [0.0] * 5 + [1.5] * 5
+        assert {row["reach"] for row in reach if row["metric"] == "ETH"} == {None}
+        states = panel_rows(filled, "Under way by symbol", on="under_way", interval=interval)
+        assert [row["state"] for row in states if row["metric"] == "BTC"] == [0] * 5 + [1] * 5
+    hours = panel_rows(filled, "Reach by symbol", on="under_way", interval=3600)
+    assert {row["metric"]: row["reach"] for row in hours} == {"BTC": 1.5, "ETH": None}
+
+
+def test_the_pipeline_s_troubles_are_named(filled: psycopg.Connection[Any]) -> None:
+    def shown(title: str) -> list[dict[str, Any]]:
+        return panel_rows(filled, title, on="pipeline_health")
+
+    assert shown("Sources by state") == [{"up": 1, "degraded": 0, "down": 1}]
+    assert [(row["source"], row["budget"]) for row in shown("Sources")] == [("okx", None), ("binance", 0.5)]
+    assert [(row["budget"], row["because"]) for row in shown("Request budgets")] == [("binance:weight", "HTTP 418")]
+    assert [(row["feed"], row["failures"]) for row in shown("Feeds that fail or are overdue")] == [("prices", 3)]
+    [waits] = shown("What waits")
+    assert (waits["dead letters"], waits["holes"]) == (1, 1)
+    assert {row["metric"] for row in shown("Holes found")} == {"open", "healed"}
+    [job] = shown("Runs by job")
+    assert (job["succeeded"], job["failed"], job["share failed"]) == (350, 7, pytest.approx(7 / 357))
+    assert [row["why"] for row in shown("Failed runs")] == ["The tick stopped."]
+    growth = {row["part"]: row["a day"] for row in shown("Growth")}
+    assert growth == {"kafka": 10.0, "postgres": None}, "one sample tells no growth"
+    lags = {row["topic"]: row["longest"] for row in shown("Lag of the last 15 minutes by topic")}
+    assert {"prices", "stablecoin_flows"} <= set(lags)
