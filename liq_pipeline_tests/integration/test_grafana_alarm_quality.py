@@ -48,4 +48,5 @@ def test_every_panel_says_what_it_shows_and_none_overlaps() -> None:
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
         assert not cells & taken, panel["title"]
         taken |= cells
-    assert set(re.findall(r"\$\{(\w+)", json.dumps(DASHBOARD))) == {"world"}
+    asked = [target["rawSql"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    assert set(re.findall(r"\$\{(\w+)", json.dumps(asked))) == {"world"}

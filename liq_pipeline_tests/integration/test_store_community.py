@@ -117,11 +117,12 @@ def test_every_key_is_in_the_compression_and_every_hypertable_is_compressed(data
         assert set(key) <= set(compression.segment_by) | set(compression.order_by), compression.table
 
 
-def test_scores_are_maintained_in_every_edition() -> None:
+def test_scores_and_flows_by_exchange_are_maintained_in_every_edition() -> None:
     assert {rollup.table for rollup in ROLLUPS if not rollup.can_be_continuous} == {
         "liquidation_risk",
         "stablecoin_pressure",
         "signals",
+        "exchange_flows",
     }
 
 

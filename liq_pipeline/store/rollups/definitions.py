@@ -110,6 +110,22 @@ ROLLUPS: Final = (
         condition="is_canonical",
     ),
     RollUp(
+        # A view of stablecoin_flows (sql/0026): a transfer between two exchanges belongs to both.
+        "exchange_flows",
+        "event_time",
+        "landed_at",
+        ("world", "chain", "token", "exchange"),
+        {
+            "inflow": "sum(inflow)",
+            "outflow": "sum(outflow)",
+            "from_exchanges": "sum(from_exchanges)",
+            "to_exchanges": "sum(to_exchanges)",
+            "transfers": "count(*)::integer",
+        },
+        relation="exchange_flows",
+        condition="is_canonical",
+    ),
+    RollUp(
         "liquidation_risk",
         "time",
         "created_at",
@@ -158,6 +174,9 @@ ROLLUPS: Final = (
             "info_points": "(count(*) FILTER (WHERE severity = 'INFO'))::integer",
             "unknown_points": "(count(*) FILTER (WHERE severity = 'UNKNOWN'))::integer",
             "samples": "count(*)::integer",
+            "under_way_probability_max": "max(under_way_probability)",
+            "under_way_reach_max": "max(under_way_reach(under_way))",
+            "under_way_points": "sum(((under_way ->> 'is_open')::boolean)::int)::integer",
         },
         relation="signals_current",
     ),
