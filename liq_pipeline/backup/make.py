@@ -100,7 +100,7 @@ def _back_up(
         if not migrations:
             raise LiqError("the database holds no schema of liq_pipeline yet: there is nothing to back up")
         offsets = read_offsets(conn)
-        world = conn.execute("SELECT name FROM worlds WHERE is_active").fetchone()
+        world = conn.execute("SELECT world FROM worlds WHERE is_active").fetchone()
         say("counting rows")
         rows = count_rows(conn)
         _dump(conn, owner_url, directory / manifest.DATABASE_DUMP, f"--snapshot={snapshot}", show)

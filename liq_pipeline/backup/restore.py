@@ -103,8 +103,8 @@ def _refuse_used_home(home: Home, content: manifest.Manifest) -> None:
     used = [name for name in ("postgres/data", "postgres/password", "installation.json") if (home.path / name).exists()]
     if used:
         raise LiqError(
-            f"the home {home.path} is not empty ({used[0]} is there): a backup is restored into an empty home only, name "
-            "another one in LIQ_HOME"
+            f"the home {home.path} is not empty ({used[0]} is there): a backup is restored into an empty home only, "
+            "name another one in LIQ_HOME"
         )
     cluster_id_path = home.path / "kafka" / "cluster_id"
     if (home.path / "kafka").exists() and (
@@ -120,8 +120,8 @@ def _refuse_older_server(conn: Connection, content: manifest.Manifest) -> None:
     major = conn.info.server_version // 10_000
     if major < content.server.major:
         raise LiqError(
-            f"the backup comes from PostgreSQL {content.server.major} and this server is PostgreSQL {major}: restore it "
-            f"into PostgreSQL {content.server.major} or newer"
+            f"the backup comes from PostgreSQL {content.server.major} and this server is PostgreSQL {major}: restore "
+            f"it into PostgreSQL {content.server.major} or newer"
         )
 
 
@@ -138,8 +138,8 @@ def _embedded(
     """
     if content.server.edition != "none":
         raise LiqError(
-            f"the backup holds TimescaleDB {content.server.timescaledb_version}, which the embedded PostgreSQL does not "
-            "have: name a server with it in LIQ_DATABASE_URL"
+            f"the backup holds TimescaleDB {content.server.timescaledb_version}, which the embedded PostgreSQL does "
+            "not have: name a server with it in LIQ_DATABASE_URL"
         )
     for path in home_files.kept(directory / manifest.HOME_FOLDER):
         if path.parts[0] == "postgres":
@@ -235,8 +235,8 @@ def _refuse_used_database(conn: Connection) -> None:
     ).fetchone()
     if row is not None:
         raise LiqError(
-            f"the database {conn.info.dbname} on {conn.info.host} is not empty ({row[0]} is there): a backup is restored "
-            "into an empty database only, name another one in LIQ_DATABASE_URL"
+            f"the database {conn.info.dbname} on {conn.info.host} is not empty ({row[0]} is there): a backup is "
+            "restored into an empty database only, name another one in LIQ_DATABASE_URL"
         )
 
 
@@ -262,8 +262,8 @@ def _prepare_timescale(conn: Connection, content: manifest.Manifest) -> None:
     if available is None or (row is not None and row[0] != wanted):
         have = "none" if row is None else row[0]
         raise LiqError(
-            f"the backup holds TimescaleDB {wanted} and this database has {have}: a dump is restored into the same version "
-            "only, install that one, restore, and then ALTER EXTENSION timescaledb UPDATE"
+            f"the backup holds TimescaleDB {wanted} and this database has {have}: a dump is restored into the same "
+            "version only, install that one, restore, and then ALTER EXTENSION timescaledb UPDATE"
         )
     try:
         if row is None:
@@ -283,8 +283,8 @@ def _prepare_timescale(conn: Connection, content: manifest.Manifest) -> None:
     superuser = conn.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
     if superuser != (True,):
         raise LiqError(
-            "only a superuser may restore TimescaleDB's own tables: name one in LIQ_DATABASE_OWNER_URL for this command, "
-            "what it restores is handed to the owner of the database"
+            "only a superuser may restore TimescaleDB's own tables: name one in LIQ_DATABASE_OWNER_URL for this "
+            "command, what it restores is handed to the owner of the database"
         )
 
 

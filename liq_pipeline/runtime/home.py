@@ -76,8 +76,8 @@ class Home:
         """LiqError if a restore into this home was cut short."""
         if self.unfinished_path.exists():
             raise LiqError(
-                f"a restore into {self.path} was cut short and what is there is not whole: remove that folder (and empty "
-                "the database, if it is your own), then run `liq restore` again"
+                f"a restore into {self.path} was cut short and what is there is not whole: remove that folder (and "
+                "empty the database, if it is your own), then run `liq restore` again"
             )
 
     # -- who holds it ------------------------------------------------------------------------------------------
