@@ -60,6 +60,7 @@ def restore(settings: Settings, directory: Path, *, say: Say, show: Show) -> man
     mark = home.unfinished_path
     try:
         if settings.database_url is None:
+            _refuse_timescaledb(content)
             mark.write_text(f"{directory}\n")
             with _embedded(home, settings, directory, content) as urls:
                 _fill(urls.owner, directory / manifest.DATABASE_DUMP, content, say, show, ["--jobs", str(WORKERS)])
@@ -116,6 +117,14 @@ def _refuse_used_home(home: Home, content: manifest.Manifest) -> None:
         )
 
 
+def _refuse_timescaledb(content: manifest.Manifest) -> None:
+    if content.server.edition != "none":
+        raise LiqError(
+            f"the backup holds TimescaleDB {content.server.timescaledb_version}, which the embedded PostgreSQL does "
+            "not have: name a server with it in LIQ_DATABASE_URL"
+        )
+
+
 def _refuse_older_server(conn: Connection, content: manifest.Manifest) -> None:
     major = conn.info.server_version // 10_000
     if major < content.server.major:
@@ -136,11 +145,6 @@ def _embedded(
 
     What a failed restore made is removed again.
     """
-    if content.server.edition != "none":
-        raise LiqError(
-            f"the backup holds TimescaleDB {content.server.timescaledb_version}, which the embedded PostgreSQL does "
-            "not have: name a server with it in LIQ_DATABASE_URL"
-        )
     for path in home_files.kept(directory / manifest.HOME_FOLDER):
         if path.parts[0] == "postgres":
             home_files.copy(directory / manifest.HOME_FOLDER / path, home.path / path)
@@ -201,7 +205,8 @@ def _restore_into_own(
     database_roles.make_schema(url)
     _analyse(url)
     writer = settings.database_url
-    assert writer is not None  # noqa: S101 - the caller looked
+    if writer is None or not (directory / manifest.DAGSTER_DUMP).exists():
+        return
     try:
         database = str(conninfo_to_dict(url).get("dbname", DATABASE))
         dagster_url = os.environ.get(DAGSTER_VARIABLE) or dagster_home.ensure_storage(
