@@ -11,7 +11,19 @@ from typing import Annotated
 
 import typer
 
-from liq_pipeline.commands import alerts, backfill, dead_letters, evaluate, gaps, health, model, replay, running, store
+from liq_pipeline.commands import (
+    alerts,
+    backfill,
+    copies,
+    dead_letters,
+    evaluate,
+    gaps,
+    health,
+    model,
+    replay,
+    running,
+    store,
+)
 from liq_pipeline.commands.shared import err, in_plain_words, out
 from liq_pipeline.errors import LiqError
 
@@ -57,6 +69,8 @@ app.command()(health.doctor)
 app.command("env")(health.environment)
 app.command()(backfill.backfill)
 app.command()(store.score)
+app.command()(copies.backup)
+app.command()(copies.restore)
 app.command()(evaluate.evaluate)
 app.command()(replay.replay)
 app.command("what-if")(replay.what_if)

@@ -8,6 +8,7 @@ stock launcher and queue.
     daemon, webserver --- one JSON line over a Unix socket (0600) ---> zygote --- fork ---> run worker
     (many threads: never fork)                                   (one thread, no connections)  (opens everything itself)
 
-On Dagster's side: run_launcher.py, coordinator.py (lanes), storage.py, compute_logs.py. Between them: protocol.py. On
+On Dagster's side: run_launcher.py, lanes.py (the same in Kubernetes), coordinator.py (which lane), storage.py,
+compute_logs.py. Between them: protocol.py. On
 the other side: zygote.py with preloading.py (what it imports) and running.py (its workers), worker.py, processes.py.
 """

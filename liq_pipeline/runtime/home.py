@@ -11,6 +11,7 @@ or stopping any of them (supervisor.py).
       runtime.json            the addresses in force (0600), there while `liq up` runs
       processes.json          pid and start time of everything `liq up` started
       up.lock                 held by the running `liq up`
+      restore.unfinished      a `liq restore` has begun here and not ended
       supervisor.alive        touched every few seconds by the supervisor while it can start dead parts again
       alive/                  the same for parts that cannot be asked, and for the newest tick (liveness.py)
       blind.json              that people were told of a blind monitor, until they are told that it sees (watchdog.py)
@@ -68,6 +69,18 @@ class Home:
             raise LiqError(
                 f"the home {self.path} cannot be written ({reason}): choose another folder in LIQ_HOME"
             ) from error
+
+    @property
+    def unfinished_path(self) -> Path:
+        return self.path / "restore.unfinished"
+
+    def refuse_unfinished(self) -> None:
+        """LiqError if a restore into this home was cut short."""
+        if self.unfinished_path.exists():
+            raise LiqError(
+                f"a restore into {self.path} was cut short and what is there is not whole: remove that folder (and "
+                "empty the database, if it is your own), then run `liq restore` again"
+            )
 
     # -- who holds it ------------------------------------------------------------------------------------------
 

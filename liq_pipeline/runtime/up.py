@@ -77,6 +77,7 @@ def up(
     home.prepare()
     home.acquire()
     try:
+        home.refuse_unfinished()
         with _stop_on_signals() as stop:
             run = _Run(settings, home, console, stop)
             try:

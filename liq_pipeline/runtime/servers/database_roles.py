@@ -42,6 +42,12 @@ def set_up(server: EmbeddedPostgres, database: str) -> tuple[DatabaseUrls, list[
     Idempotent: at every start the roles have the passwords of the files. A home of an earlier version, whose tables
     the superuser owns, is handed over.
     """
+    urls = make_roles(server, database)
+    return urls, make_schema(urls.owner)
+
+
+def make_roles(server: EmbeddedPostgres, database: str) -> DatabaseUrls:
+    """Roles and both databases with their owners, as they are or empty; idempotent."""
     folder = server.directory / "roles"
     passwords = {role: _password(folder / role) for role in (roles.OWNER, roles.WRITER, roles.READER, roles.DAGSTER)}
     owners = {database: roles.OWNER, DAGSTER_DATABASE: roles.DAGSTER}
@@ -61,16 +67,20 @@ def set_up(server: EmbeddedPostgres, database: str) -> tuple[DatabaseUrls, list[
         place = make_url(server.url(name)).set(username=role, password=passwords[role])
         return place.render_as_string(hide_password=False)
 
-    urls = DatabaseUrls(
+    return DatabaseUrls(
         owner=url(roles.OWNER, database),
         writer=url(roles.WRITER, database),
         reader=url(roles.READER, database),
         dagster_storage=dagster_home.ensure_storage(url(roles.DAGSTER, DAGSTER_DATABASE), DAGSTER_DATABASE),
     )
-    applied = migrate(urls.owner)
-    with connect(urls.owner, application_name="liq up: roles") as conn:
+
+
+def make_schema(owner_url: str) -> list[str]:
+    """The schema of this version, and everyone's rights in it; what the migrations did."""
+    applied = migrate(owner_url)
+    with connect(owner_url, application_name="liq up: roles") as conn:
         roles.grant(conn)
-    return urls, applied
+    return applied
 
 
 def make_for_own_database(settings: Settings) -> Path:
