@@ -10,14 +10,21 @@ maximisation, which keeps them at or above zero and needs no step size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from liq_pipeline.scoring.bars import BarArrays, Floats
 from liq_pipeline.scoring.levels.cohorts import LONG, SHORT, blocks_at, lean_of, openings
 from liq_pipeline.scoring.levels.method import Method, Tier
+
+
+SHAPE_MEDIANS: Final = (0.006, 0.01, 0.016, 0.025, 0.04, 0.065, 0.1, 0.16, 0.25)
+SHAPE_WIDTH: Final = 0.4
+_FLOOR: Final = 1e-9
+"""Of the expected share in a block: what no cohort explains is not laid on the one that is nearest to it."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +36,14 @@ class Crossed:
     seen: Floats
 
 
-def crossed(bars: BarArrays, method: Method) -> Crossed:
-    """All bars as one window, of every series that shows its forced orders. Blocks end with the last bar."""
+def crossed(bars: BarArrays, method: Method, venues: Collection[str]) -> Crossed:
+    """All bars as one window; venues: those that show every forced order, not a sample. Blocks end with the last bar."""
     hours = (bars.count - 1) * bars.step_seconds // 3600 // 24 * 24
     whole = Method(method.name, hours, method.block_minutes, method.closed_per_hour, method.tiers, method.source)
     blocks = blocks_at(bars, whole, bars.count - 1)
     opened, survived = openings(blocks, whole)
     lean = lean_of(blocks, whole)
-    shows = ((bars.long_liquidated_cents >= 0) | (bars.short_liquidated_cents >= 0)).any(axis=2).reshape(-1)
+    shows = np.tile(np.isin(bars.venues, list(venues)), len(bars.symbols))
     distance = np.array([tier.distance for tier in method.tiers])
     reach = method.window_hours * 60 // method.block_minutes
     parts = []
@@ -61,19 +68,31 @@ def crossed(bars: BarArrays, method: Method) -> Crossed:
     return Crossed(np.concatenate(parts), np.concatenate(seen))
 
 
-def fitted_weights(data: Iterable[Crossed], tiers: int, rounds: int = 400) -> tuple[Floats, Floats]:
-    """weight and lean_weight per tier."""
+def shapes(distance: Floats) -> Floats:
+    """(SHAPES, tiers): what a crowd of each median distance looks like over the tiers, each adding up to 1.
+
+    Log-normal in the distance. A tier that no price has reached says nothing about itself; its neighbours do.
+    """
+    step = np.log(distance[1] / distance[0])
+    curves = np.exp(-0.5 * (np.log(distance[None] / np.array(SHAPE_MEDIANS)[:, None]) / SHAPE_WIDTH) ** 2)
+    return np.asarray(curves * (step / (SHAPE_WIDTH * np.sqrt(2.0 * np.pi))))
+
+
+def fitted_weights(data: Iterable[Crossed], distance: Floats, rounds: int = 400) -> tuple[Floats, Floats]:
+    """weight and lean_weight per tier; distance: (tiers,), in equal ratios."""
     many = list(data)
-    exposure = np.concatenate([one.exposure for one in many])
+    curves = shapes(distance)
+    both = np.zeros((2 * curves.shape[0], 2 * curves.shape[1]))
+    both[: curves.shape[0], : curves.shape[1]] = both[curves.shape[0] :, curves.shape[1] :] = curves
+    exposure = np.concatenate([one.exposure for one in many]) @ both.T
     seen = np.concatenate([one.seen for one in many])
     total = exposure.sum(axis=0)
     value = np.full(exposure.shape[1], 1.0 / exposure.shape[1])
-    floor = 1e-9
     for _ in range(rounds):
-        expected = exposure @ value + floor
-        gained = exposure.T @ (seen / expected)
+        gained = exposure.T @ (seen / (exposure @ value + _FLOOR))
         value = np.where(total > 0.0, value * gained / np.maximum(total, 1e-12), 0.0)
-    return value[:tiers], value[tiers:]
+    weight = value @ both
+    return weight[: distance.size], weight[distance.size :]
 
 
 def with_weights(method: Method, weight: Floats, lean_weight: Floats, source: str) -> Method:

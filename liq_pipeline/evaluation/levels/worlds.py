@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from liq_pipeline.domain.records import Liquidation, OpenInterest
+from liq_pipeline.domain.records import FundingRate, Liquidation, LongShortRatio, OpenInterest
 from liq_pipeline.scoring.bars import UNKNOWN_CENTS, BarArrays, Floats, Integers, empty_bars
 from liq_pipeline.scoring.levels.method import BIN_WIDTH, BINS
 from liq_pipeline.sources.simulated.feeds import LIQUIDATION_VENUES, VENUES, Feeds
@@ -25,6 +25,10 @@ EPOCH: Final = datetime(2026, 3, 2, tzinfo=UTC)
 SYMBOLS: Final = ("BTC", "ETH")
 TRUTH_EVERY: Final = 72
 """Bars between two looks at the true positions: six hours."""
+
+
+COMPLETE_VENUE: Final = "sim_alpha"
+"""The one that shows every forced order; sim_beta shows samples, sim_gamma none."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,11 @@ def play(seed: str, days: int) -> JudgedWorld:
                 series = SYMBOLS.index(record.symbol), bars.venues.index(record.venue), at
                 bars.price_usd[series] = record.mark_price_usd
                 bars.open_interest_base[series] = record.open_interest_base
+            elif isinstance(record, FundingRate) and record.kind == "predicted":
+                series = SYMBOLS.index(record.symbol), bars.venues.index(record.venue), at
+                bars.funding_rate_per_8h[series] = record.rate * 8.0 / record.interval_hours
+            elif isinstance(record, LongShortRatio):
+                bars.long_share[SYMBOLS.index(record.symbol), bars.venues.index(record.venue), at] = record.long_share
             elif isinstance(record, Liquidation):
                 series = SYMBOLS.index(record.symbol), bars.venues.index(record.venue), at
                 cents = getattr(bars, f"{record.liquidated_side}_liquidated_cents")
