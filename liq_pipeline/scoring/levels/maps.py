@@ -109,4 +109,5 @@ def _median(prices: Floats) -> Floats:
     rows = np.arange(prices.shape[0])
     low = ordered[rows, np.maximum((count - 1) // 2, 0)]
     high = ordered[rows, np.minimum(count // 2, prices.shape[1] - 1)]
-    return np.where(count > 0, low + (high - low) / 2.0, np.nan)
+    known_low, known_high = np.where(count > 0, low, np.nan), np.where(count > 0, high, np.nan)
+    return known_low + (known_high - known_low) / 2.0

@@ -18,6 +18,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any, Final
 
+import numpy as np
+
 from liq_pipeline.scoring.bars import Floats
 
 CODE_VERSION: Final = 1
@@ -118,7 +120,5 @@ def method_of(world: str) -> Method:
 
 def weights(method: Method) -> tuple[Floats, Floats, Floats]:
     """distance, weight, lean_weight, each (tiers,)."""
-    import numpy as np
-
     rows = np.array([[tier.distance, tier.weight, tier.lean_weight] for tier in method.tiers], dtype=np.float64)
     return rows[:, 0].copy(), rows[:, 1].copy(), rows[:, 2].copy()
