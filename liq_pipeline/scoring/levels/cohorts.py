@@ -31,8 +31,8 @@ LEAN_HOURS: Final = 24
 """The crowd is taken to lean to where the price went over so long."""
 LEAN_AT: Final = 1.5
 """A move of so many standard deviations of that time makes the crowd lean wholly to one side."""
-LEAST_BLOCKS: Final = 24
-"""A series with fewer known blocks than that has no map."""
+LEAST_HOURS: Final = 24
+"""A series that was known for less than that has no map."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def cohorts_at(bars: BarArrays, method: Method, index: int) -> Cohorts:
     # Survival since block b: the product over the later blocks, built from the newest backwards.
     later = np.ones_like(survived)
     later[:, :, :-1] = np.cumprod(survived[:, :, :0:-1], axis=2)[:, :, ::-1]
-    enough = np.isfinite(blocks.end_base).sum(axis=1) > LEAST_BLOCKS
+    enough = np.isfinite(blocks.end_base).sum(axis=1) * method.block_minutes > LEAST_HOURS * 60
     return Cohorts(
         price_usd=blocks.mean_usd,
         open_base=opened * later,
