@@ -19,6 +19,7 @@ from liq_pipeline.commands import (
     evaluate,
     gaps,
     health,
+    levels,
     model,
     replay,
     running,
@@ -62,6 +63,7 @@ app.command()(store.roles)
 app.command()(store.topics)
 app.command()(health.status)
 app.command()(health.watch)
+app.command("levels")(levels.show)
 app.command()(running.metrics)
 app.command()(running.serve)
 app.command()(running.mcp)
