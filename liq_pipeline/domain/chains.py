@@ -181,9 +181,7 @@ OPTIMISM: Final = Chain(
     etherscan="paid",
     note="USDT is bridged",
 )
-CHAINS: Final = {
-    chain.name: chain for chain in (ETHEREUM, TRON, BSC, ARBITRUM, BASE, POLYGON, AVALANCHE, OPTIMISM)
-}
+CHAINS: Final = {chain.name: chain for chain in (ETHEREUM, TRON, BSC, ARBITRUM, BASE, POLYGON, AVALANCHE, OPTIMISM)}
 
 ETHERSCAN: Final = "etherscan"
 TRONGRID: Final = "trongrid"

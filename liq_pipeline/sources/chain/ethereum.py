@@ -10,7 +10,7 @@ that people know.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
 from functools import lru_cache
@@ -27,6 +27,7 @@ TRANSFER_TOPIC: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55
 
 FUTURE_TOLERANCE: Final = timedelta(seconds=60)
 """Of every record: what lies further ahead of the clock is refused."""
+_MILLISECONDS_FROM: Final = 100_000_000_000
 _EXACT: Final = Context(prec=80)
 """2^256 has 78 digits: at the usual 28 a large sum with 18 decimals would be rounded."""
 
@@ -135,16 +136,35 @@ def decode_log(row: Any, chain: Chain = ETHEREUM) -> Transfer | None:
         to_address=_address(topics[2]),
         amount=whole_tokens(hex_number(row["data"]), token),
         block_hash=block_hash.lower() if isinstance(block_hash, str) and len(block_hash) == 66 else None,
-        block_time=None if stamp is None else datetime.fromtimestamp(hex_number(stamp), UTC),
+        block_time=None if stamp is None else _moment(hex_number(stamp)),
     )
+
+
+def ranked(transfers: Sequence[Transfer]) -> list[Transfer]:
+    """The same with log_index counted among the followed transfers of their transaction, from 0.
+
+    For Tron: its nodes number logs within the block, TronGrid within the transaction. This rank is the same for both, so
+    that whoever changes from one to the other counts nothing twice.
+    """
+    seen: dict[str, int] = {}
+    found = []
+    for transfer in sorted(transfers, key=lambda transfer: (transfer.block_number, transfer.log_index)):
+        rank = seen.get(transfer.tx_hash, 0)
+        seen[transfer.tx_hash] = rank + 1
+        found.append(replace(transfer, log_index=rank))
+    return found
 
 
 def decode_block(row: Any) -> Block:
     """A block as eth_getBlockByNumber gives it."""
     if not isinstance(row, dict):
         raise ShapeError("there is no such block")
-    moment = datetime.fromtimestamp(hex_number(row["timestamp"]), UTC)
-    return Block(hex_number(row["number"]), str(row["hash"]).lower(), moment)
+    return Block(hex_number(row["number"]), str(row["hash"]).lower(), _moment(hex_number(row["timestamp"])))
+
+
+def _moment(stamp: int) -> datetime:
+    """Seconds since 1970; older nodes of Tron write milliseconds."""
+    return datetime.fromtimestamp(stamp / 1000 if stamp > _MILLISECONDS_FROM else stamp, UTC)
 
 
 def _address(topic: Any) -> str:
