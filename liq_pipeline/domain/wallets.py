@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from liq_pipeline.domain.chains import ZERO_ADDRESS as ZERO_ADDRESS  # of Ethereum, as before there were others
+from liq_pipeline.domain.chains import ZERO_ADDRESS as ZERO_ADDRESS
 from liq_pipeline.domain.chains import ZERO_ADDRESSES
 
 Direction = Literal["inflow", "outflow", "internal", "inter_exchange", "mint", "burn", "other"]
@@ -27,15 +27,16 @@ Direction = Literal["inflow", "outflow", "internal", "inter_exchange", "mint", "
 CUSTODY_SUFFIX: Final = "_custody"
 """An entity of this kind holds tokens that stand behind others (pegged tokens on another chain): no user's deposit."""
 TREASURY_SUFFIX: Final = "_treasury"
-"""An entity of this kind is an issuer: what leaves it comes into circulation (mint), what comes back is redeemed (burn).
+"""An entity of this kind is an issuer: what leaves it comes into circulation (mint), what returns is taken out (burn).
 Tether issues to itself first, without a transfer from the zero address."""
-SHIPPED_LIST_VERSION: Final = "shipped-2026-11.1"
+SHIPPED_LIST_VERSION: Final = "shipped-2026-11.2"
 """Changes with every change of the shipped file: a score names the list it rests on."""
 
 
 class WalletLabel(msgspec.Struct, frozen=True, kw_only=True):
-    """An address (lower case; on Tron base58) and the exchange it belongs to. role: hot, cold, deposit, custody; wallet: not known.
+    """An address (lower case; on Tron base58) and the exchange it belongs to.
 
+    role: hot, cold, deposit, custody, treasury; wallet: not known.
     The label holds for transfers in [valid_from, valid_to); None is open.
     """
 

@@ -1,7 +1,8 @@
 """Stablecoin pressure: user money moving into or out of exchanges, -100..100, over all chains that are followed.
 
-Belongs here: which directions count, netting over the window and the chains, and the scale. Does not: what a transfer is
-under a label list (domain/wallets.py), reading flows or labels (store/inputs/as_known.py), or fetching them (sources/).
+Belongs here: which directions count, netting over the window and the chains, and the scale. Does not: what a transfer
+is under a label list (domain/wallets.py), reading flows or labels (store/inputs/as_known.py), or fetching them
+(sources/).
 
 net = outflow - inflow over (T - window, T], in USD (the tokens are dollars), of the transfers that were known and
 canonical as known at T. Only user flow counts: moves within an exchange, between exchanges, mints and burns move no
@@ -135,7 +136,8 @@ def _weights(chains: ChainFlows) -> Floats:
     # A past without any flow has scale 0: where all have, each weighs the same.
     average = np.where(average == 0.0, 1.0, average)
     parts = np.where(chains.expected, np.where(known & (scales.sum(axis=0) > 0), scales, average), 0.0)
-    return parts / np.maximum(parts.sum(axis=0), np.finfo(float).tiny)
+    weights: Floats = parts / np.maximum(parts.sum(axis=0), np.finfo(float).tiny)
+    return weights
 
 
 def _scaled(net: Floats, scale: Floats) -> Floats:
@@ -144,4 +146,5 @@ def _scaled(net: Floats, scale: Floats) -> Floats:
         # A past without any flow has scale 0: any flow at all is then the largest ever seen.
         ratio = np.where(net == 0.0, 0.0, net / scale)
     ratio = np.where(np.isinf(net) & np.isinf(scale), np.sign(net), ratio)
-    return np.clip(np.where(np.isnan(scale), np.nan, ratio), -1.0, 1.0)
+    cut: Floats = np.clip(np.where(np.isnan(scale), np.nan, ratio), -1.0, 1.0)
+    return cut

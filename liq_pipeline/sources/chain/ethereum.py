@@ -79,10 +79,13 @@ class ChainReader(Protocol):
     name: str
     """The venue of flows."""
     chain: Chain
-    chunk_blocks: int
-    """Blocks that one read() can fetch within a polling round."""
     is_final: bool
     """Whether it gives only blocks that no re-org can take back: they are read once."""
+
+    @property
+    def chunk_blocks(self) -> int:
+        """Blocks that one read() can fetch within a polling round."""
+        ...
 
     def head(self) -> int:
         """The newest block's number."""
@@ -143,8 +146,8 @@ def decode_log(row: Any, chain: Chain = ETHEREUM) -> Transfer | None:
 def ranked(transfers: Sequence[Transfer]) -> list[Transfer]:
     """The same with log_index counted among the followed transfers of their transaction, from 0.
 
-    For Tron: its nodes number logs within the block, TronGrid within the transaction. This rank is the same for both, so
-    that whoever changes from one to the other counts nothing twice.
+    For Tron: its nodes number logs within the block, TronGrid within the transaction. This rank is the same for both,
+    so that whoever changes from one to the other counts nothing twice.
     """
     seen: dict[str, int] = {}
     found = []

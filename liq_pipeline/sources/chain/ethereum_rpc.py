@@ -1,7 +1,7 @@
 """A chain through any node that speaks Ethereum's JSON-RPC: eth_getLogs with ranges that adapt to what it allows.
 
-Tron's nodes speak it too (java-tron, `node.jsonrpc`): addresses without Tron's 41 before them, at most 5,000 blocks in a
-range, and the log index within the block.
+Tron's nodes speak it too (java-tron, `node.jsonrpc`): addresses without Tron's 41 before them, at most 5,000 blocks in
+a range, and the log index within the block.
 
 Belongs here: the JSON-RPC calls and their errors. Does not: following the chain (following.py).
 

@@ -24,8 +24,8 @@ from typing import Any, Final
 
 import psycopg
 
-from liq_pipeline.domain.records import Heartbeat, StablecoinFlow
 from liq_pipeline.domain.chains import ETHEREUM, ZERO_ADDRESS, Chain
+from liq_pipeline.domain.records import Heartbeat, StablecoinFlow
 from liq_pipeline.domain.tron_address import base58_of
 from liq_pipeline.domain.wallets import direction
 from liq_pipeline.domain.worlds import REAL
@@ -77,8 +77,9 @@ def read_flows(
     failures: int = 0,
     on_chunk: OnChunk | None = None,
 ) -> FlowReading:
-    """Read what is new of the reader's chain, then what is to be read again. deadline: time.monotonic() after which no chunk is begun.
+    """Read what is new of the reader's chain, then what is to be read again.
 
+    deadline: time.monotonic() after which no chunk is begun.
     failures: how often in a row nothing could be read; each halves the chunk, since one may be too much for a round.
     Raises SourceError or BudgetError only if nothing at all could be read.
     """
@@ -198,8 +199,8 @@ def records_of(
 ) -> list[StablecoinFlow]:
     """The transfers of a chunk that are kept: those of labelled wallets, mints and burns, and large ones.
 
-    Never those of nothing, and where a transfer costs cents none of dust: they are bait, sent so that a wallet's history
-    shows an address that looks like one it knows. No user's money moves in them.
+    Never those of nothing, and where a transfer costs cents none of dust: they are bait, sent so that a wallet's
+    history shows an address that looks like one it knows. No user's money moves in them.
     """
     records: list[StablecoinFlow] = []
     threshold = Decimal(str(knobs.flow_minimum_amount))

@@ -33,7 +33,7 @@ MOST_PAGES: Final = 200
 SUSPENDED_SECONDS: Final = 30.0
 """How long TronGrid does not serve who asked too often."""
 DELAY_SECONDS: Final = 90.0
-"""How old the newest confirmed block may be on a good day: 19 of 27 producers build upon it first, then it is indexed."""
+"""How old the newest confirmed block may be on a good day: 19 of 27 producers build upon it, then it is indexed."""
 
 
 def limits_of(settings: Settings) -> tuple[Limit, ...]:
@@ -92,7 +92,12 @@ class TronGridReader(BudgetedReader):
         return self._decoded(lambda: Chunk(ranked(found), blocks, datetime.now(UTC)))
 
     def _indexed_up_to(self) -> int:
-        params = {"event_name": "Transfer", "only_confirmed": "true", "order_by": "block_timestamp,desc", "limit": 1}
+        params: dict[str, str | int] = {
+            "event_name": "Transfer",
+            "only_confirmed": "true",
+            "order_by": "block_timestamp,desc",
+            "limit": 1,
+        }
         rows, _ = self._page(TRON.tokens[0], params)
         if not rows:
             raise ShapeError("there is no transfer at all")

@@ -1,4 +1,4 @@
-"""A chain's stablecoin transfers out of recorded answers: the block ranges that were read, read again from what was answered.
+"""A chain's stablecoin transfers out of recorded answers: the block ranges that were read, out of what was answered.
 
 Belongs here: serving a reader of the chain from recorded answers, and what a re-org takes back. Does not: the format
 (raw_log.py), or what answers mean (sources/chain/etherscan.py, sources/chain/ethereum_rpc.py).

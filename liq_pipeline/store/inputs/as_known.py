@@ -103,8 +103,10 @@ class FlowSums:
     by_kind: dict[tuple[str, str, str], Integers]
 
     def cents(self, direction: str, chain: str | None = None, token: str | None = None) -> Integers:
-        """One direction's sum in cents, of a chain and a token or of all. Rounded once: a thousand transfers of 0.4 cents
-        are four dollars, not nothing."""
+        """One direction's sum in cents, of a chain and a token or of all.
+
+        Rounded once: a thousand transfers of 0.4 cents are four dollars, not nothing.
+        """
         total = np.zeros(self.points, dtype=np.int64)
         for (of_chain, of_token, of_direction), sums in self.by_kind.items():
             if of_direction == direction and chain in (None, of_chain) and token in (None, of_token):
@@ -361,17 +363,17 @@ _ZEROS: Final = sql.SQL(", ").join(sql.Literal(address) for address in ZERO_ADDR
 DIRECTION: Final = sql.SQL(
     """
     CASE WHEN from_address IN ({zeros}) THEN 'mint' WHEN to_address IN ({zeros}) THEN 'burn'
-         WHEN f.entity LIKE {treasury} THEN CASE WHEN g.entity LIKE {treasury} THEN 'internal' ELSE 'mint' END
-         WHEN g.entity LIKE {treasury} THEN 'burn'
-         WHEN f.entity LIKE {custody} OR g.entity LIKE {custody} THEN 'internal'
+         WHEN f.entity ~ {treasury} THEN CASE WHEN g.entity ~ {treasury} THEN 'internal' ELSE 'mint' END
+         WHEN g.entity ~ {treasury} THEN 'burn'
+         WHEN f.entity ~ {custody} OR g.entity ~ {custody} THEN 'internal'
          WHEN f.entity IS NULL AND g.entity IS NULL THEN 'other'
          WHEN f.entity IS NULL THEN 'inflow' WHEN g.entity IS NULL THEN 'outflow'
          WHEN f.entity = g.entity THEN 'internal' ELSE 'inter_exchange' END
     """
 ).format(
     zeros=_ZEROS,
-    treasury=sql.Literal("%" + TREASURY_SUFFIX.replace("_", r"\_")),
-    custody=sql.Literal("%" + CUSTODY_SUFFIX.replace("_", r"\_")),
+    treasury=sql.Literal(f"{TREASURY_SUFFIX}$"),
+    custody=sql.Literal(f"{CUSTODY_SUFFIX}$"),
 )
 """domain/wallets.py's direction(), where the rows are: what is not summed never leaves the database."""
 
@@ -385,7 +387,7 @@ def _flows_under(
     origins: Origins,
     cut: Cut | None,
 ) -> Iterator[tuple[tuple[str, str, str], Integers]]:
-    """((chain, token, direction), millionths of a dollar per point) under one label list; without one, as first seen."""
+    """((chain, token, direction), millionths of a dollar per point) under a label list; without one, as first seen."""
     width_us = window_minutes * 60 * MICROSECONDS
     if list_version is None:
         direction: sql.Composable = sql.SQL("direction")

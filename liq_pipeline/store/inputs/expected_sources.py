@@ -48,7 +48,7 @@ class Scope:
     is_real: bool = False
     is_history: bool = False
     flow_spans_us: tuple[tuple[str, int, int], ...] = ()
-    """(flow venue, after, until) in microseconds: points at which it is expected, for venues that have not always been."""
+    """(flow venue, after, until) in microseconds: points that expect it, for venues that have not always been."""
 
     @property
     def flow_chains(self) -> tuple[str, ...]:
