@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from liq_pipeline.domain.chains import CHAINS
 from liq_pipeline.domain.symbols import coin_of
 
 Mode = Literal["auto", "live", "simulated", "recorded"]
@@ -122,7 +123,8 @@ PAGING_RULES = ("severity", "under_way", "early_warning")
 
 RESERVED_URLS = frozenset(
     {
-        *("alert_link", "heartbeat", "ethereum_rpc", "dagster", "dagster_pg"),
+        *("alert_link", "heartbeat", "dagster", "dagster_pg"),
+        *(f"{chain}_rpc" for chain in CHAINS),
         *("database", "database_owner", "database_reader"),
     }
 )
@@ -173,13 +175,17 @@ class SourceSettings(BaseSettings):
     etherscan_calls_per_second: Annotated[int, Field(gt=0)] = 3
     """The plan's budget per second."""
     etherscan_calls_per_day: Annotated[int, Field(gt=0)] = 100_000
-    """The plan's budget per day."""
+    """The plan's budget per day, over all chains that are read with the key."""
+    trongrid_calls_per_day: Annotated[int, Field(gt=0)] = 100_000
+    """The budget per day of TRONGRID_API_KEY."""
     flow_minimum_amount: Annotated[float, Field(ge=0)] = 100_000.0
     """Transfers between unlabelled addresses are kept from this many dollars up; labelled ones always."""
     flow_reread_blocks: Annotated[int, Field(ge=1)] = 20
-    """The newest blocks are read again on each poll: an index fills late, and a re-org replaces blocks."""
+    """Ethereum's newest blocks are read again: an index fills late, and a re-org replaces blocks. Other chains: by
+    their own depth (docs/wallets.md)."""
     flow_lookback_blocks: Annotated[int, Field(ge=1)] = 400
-    """How far back a first start reads: a little over the pressure window (12 s a block)."""
+    """How far back a first start reads, in Ethereum's blocks of 12 s: a little over the pressure window. Of other
+    chains as many blocks as last as long."""
     collector_buffer_events: Annotated[int, Field(gt=0)] = 200_000
     """Streamed events kept in memory while Kafka is away; past it the oldest go and a gap is recorded."""
     history_days: Annotated[int, Field(ge=0)] = 30
@@ -276,6 +282,26 @@ class Settings(BaseSettings):
     """Etherscan V2 key, for stablecoin flows."""
     ethereum_rpc_url: SecretStr | None = None
     """Any Ethereum JSON-RPC node, for stablecoin flows without an Etherscan key."""
+    trongrid_api_key: SecretStr | None = Field(default=None, validation_alias="TRONGRID_API_KEY")
+    """TronGrid key, for stablecoin flows on Tron."""
+    tron_rpc_url: SecretStr | None = None
+    """A Tron node's JSON-RPC (java-tron `node.jsonrpc`, or a provider's), in place of TronGrid."""
+    bsc_rpc_url: SecretStr | None = None
+    """A JSON-RPC node of BNB Smart Chain, for its stablecoin flows."""
+    arbitrum_rpc_url: SecretStr | None = None
+    """The same of Arbitrum One."""
+    base_rpc_url: SecretStr | None = None
+    """The same of Base."""
+    polygon_rpc_url: SecretStr | None = None
+    """The same of Polygon."""
+    avalanche_rpc_url: SecretStr | None = None
+    """The same of Avalanche's C-chain."""
+    optimism_rpc_url: SecretStr | None = None
+    """The same of OP Mainnet."""
+    flow_chains: Annotated[tuple[str, ...], NoDecode] = ()
+    """The chains to follow, comma-separated: each through its node, else with the Etherscan key, Tron else through
+    TronGrid, without a key slowly. Unset: every chain with a node, Ethereum with an Etherscan key, Tron with a TronGrid
+    key."""
 
     model_auto_promote: bool = False
     """Let a candidate that passes the written gate (docs/models.md) become champion by itself."""
@@ -306,7 +332,7 @@ class Settings(BaseSettings):
             return tuple(dict.fromkeys(part.strip().upper() for part in value.split(",") if part.strip()))
         return value
 
-    @field_validator("venues", "web_names", mode="before")
+    @field_validator("venues", "web_names", "flow_chains", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -348,6 +374,21 @@ class Settings(BaseSettings):
                 " or leave LIQ_WEB_HOST at 127.0.0.1"
             )
         return value
+
+    @field_validator("flow_chains")
+    @classmethod
+    def _known_chains(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in CHAINS]
+        if unknown:
+            raise ValueError(
+                f"{', '.join(unknown)} is no chain that can be followed: give a list of {', '.join(CHAINS)}"
+            )
+        return value
+
+    def rpc_url_of(self, chain: str) -> SecretStr | None:
+        """The node of a chain, LIQ_<CHAIN>_RPC_URL."""
+        url: SecretStr | None = getattr(self, f"{chain}_rpc_url")
+        return url
 
     @field_validator("symbols")
     @classmethod

@@ -1,19 +1,21 @@
-"""A crafted chain, served as Etherscan V2 and as a JSON-RPC node.
+"""A crafted chain, served as Etherscan V2, as a JSON-RPC node and, if it is Tron, as TronGrid.
 
 Belongs here: what the tests of the flows and the bench of recordings share. Does not: assertions about what is read.
 Etherscan's pages have 1,000 rows at most, hexadecimal logs without the block's hash and decimal transfers with it; the
-node refuses ranges that bring too many rows.
+node refuses ranges that bring too many rows; TronGrid gives confirmed events by time, 200 at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from liq_pipeline.sources.chain.ethereum import TRANSFER_TOPIC
+from liq_pipeline.domain.chains import ETHEREUM, Chain
+from liq_pipeline.sources.chain.ethereum import TRANSFER_TOPIC, node_form
 
 START = datetime(2024, 6, 1, 8, tzinfo=UTC)
 
@@ -24,6 +26,7 @@ class FakeBlock:
     salt: str
     at: int | None = None
     transfers: list[dict[str, Any]] = field(default_factory=list)
+    seconds: int = 12
 
     @property
     def hash(self) -> str:
@@ -31,13 +34,16 @@ class FakeBlock:
 
     @property
     def time(self) -> int:
-        return int(START.timestamp()) + 12 * (self.number - 1000) if self.at is None else self.at
+        return int(START.timestamp()) + self.seconds * (self.number - 1000) if self.at is None else self.at
 
 
 class FakeChain:
     """Blocks from 1000 on, and the two ways to ask for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, chain: Chain = ETHEREUM) -> None:
+        self.chain = chain
+        self.unconfirmed = 0
+        """How many of the newest blocks TronGrid does not give yet."""
         self.blocks: dict[int, FakeBlock] = {}
         self.most_rows = 10_000
         self.most_calls = 1_000
@@ -53,12 +59,20 @@ class FakeChain:
     ) -> int:
         """A block with these (token, from, to, amount); returns its number. number: replaces that block."""
         at = 1000 + len(self.blocks) if number is None else number
-        block = FakeBlock(at, salt, None if time is None else int(time.timestamp()))
+        at_time = None if time is None else int(time.timestamp())
+        block = FakeBlock(at, salt, at_time, seconds=max(1, round(self.chain.block_seconds)))
         for index, (token, sender, receiver, amount) in enumerate(transfers):
             tx = "0x" + hashlib.sha256(f"{at}{salt}{index // 2}".encode()).hexdigest()  # two transfers a transaction
             raw = int(Decimal(amount) * 10**token.decimals)
             block.transfers.append(
-                {"token": token, "tx": tx, "index": index, "from": sender, "to": receiver, "raw": raw}
+                {
+                    "token": token,
+                    "tx": tx,
+                    "index": index,
+                    "from": node_form(self.chain, sender),
+                    "to": node_form(self.chain, receiver),
+                    "raw": raw,
+                }
             )
         self.blocks[at] = block
         return at
@@ -73,12 +87,12 @@ class FakeChain:
             for number, block in sorted(self.blocks.items())
             if first <= number <= last
             for transfer in block.transfers
-            if transfer["token"].contract in contracts
+            if node_form(self.chain, transfer["token"].contract) in contracts
         ]
 
     def _log(self, block: FakeBlock, transfer: dict[str, Any]) -> dict[str, Any]:
         return {
-            "address": transfer["token"].contract,
+            "address": node_form(self.chain, transfer["token"].contract),
             "topics": [TRANSFER_TOPIC, _topic(transfer["from"]), _topic(transfer["to"])],
             "data": "0x" + f"{transfer['raw']:064x}",
             "blockNumber": hex(block.number),
@@ -88,8 +102,39 @@ class FakeChain:
         }
 
     def _header(self, number: int) -> dict[str, str] | None:
-        block = self.blocks.get(number) or (FakeBlock(number, "") if number < 1000 else None)
+        block = self._block(number)
         return block and {"number": hex(number), "hash": block.hash, "timestamp": hex(block.time)}
+
+    def _block(self, number: int) -> FakeBlock | None:
+        before = FakeBlock(number, "", seconds=max(1, round(self.chain.block_seconds)))
+        return self.blocks.get(number) or (before if number < 1000 else None)
+
+    def trongrid(self, path: str, query: dict[str, str]) -> Any:
+        self.calls.append(path)
+        solid = self.head - self.unconfirmed
+        if path == "/wallet/getblock":
+            number = int(json.loads(query["body"])["id_or_num"])
+            block, before = self._block(number), self._block(number - 1)
+            if block is None or before is None:
+                return {}
+            raw = {"number": number, "timestamp": block.time * 1000, "parentHash": before.hash[2:]}
+            return {"blockID": block.hash[2:], "block_header": {"raw_data": raw}}
+        contract = path.split("/")[3]
+        assert query["only_confirmed"] == "true"
+        assert int(query["limit"]) <= 200
+        low, high = (
+            int(query.get(f"{end}_block_timestamp", default)) for end, default in (("min", 0), ("max", 1 << 62))
+        )
+        found = [
+            _event(block, transfer)
+            for block, transfer in self._between({node_form(self.chain, contract)}, 0, solid)
+            if low <= block.time * 1000 <= high
+        ]
+        if query["order_by"] == "block_timestamp,desc":
+            found.reverse()
+        start, size = int(query.get("fingerprint", "0")), int(query["limit"])
+        meta = {"fingerprint": str(start + size)} if len(found) > start + size else {}
+        return {"data": found[start : start + size], "success": True, "meta": meta}
 
     def etherscan(self, query: dict[str, str]) -> Any:
         self.calls.append(query["action"])
@@ -133,6 +178,20 @@ class FakeChain:
             "id": 1,
             "result": [self._log(*pair) | {"blockHash": pair[0].hash, "removed": False} for pair in found],
         }
+
+
+def _event(block: FakeBlock, transfer: dict[str, Any]) -> dict[str, Any]:
+    """As TronGrid gives it: the index counts within the transaction (two transfers each)."""
+    values = {"from": transfer["from"], "to": transfer["to"], "value": str(transfer["raw"])}
+    return {
+        "block_number": block.number,
+        "block_timestamp": block.time * 1000,
+        "contract_address": transfer["token"].contract,
+        "event_index": transfer["index"] % 2,
+        "event_name": "Transfer",
+        "result": {**{str(place): value for place, value in enumerate(values.values())}, **values},
+        "transaction_id": transfer["tx"][2:],
+    }
 
 
 def _topic(address: str) -> str:

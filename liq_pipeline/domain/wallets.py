@@ -19,18 +19,24 @@ from typing import Final, Literal
 
 import msgspec
 
+from liq_pipeline.domain.chains import ZERO_ADDRESS as ZERO_ADDRESS
+from liq_pipeline.domain.chains import ZERO_ADDRESSES
+
 Direction = Literal["inflow", "outflow", "internal", "inter_exchange", "mint", "burn", "other"]
 
-ZERO_ADDRESS: Final = "0x" + "0" * 40
 CUSTODY_SUFFIX: Final = "_custody"
 """An entity of this kind holds tokens that stand behind others (pegged tokens on another chain): no user's deposit."""
-SHIPPED_LIST_VERSION: Final = "shipped-2026-11.1"
+TREASURY_SUFFIX: Final = "_treasury"
+"""An entity of this kind is an issuer: what leaves it comes into circulation (mint), what returns is taken out (burn).
+Tether issues to itself first, without a transfer from the zero address."""
+SHIPPED_LIST_VERSION: Final = "shipped-2026-11.2"
 """Changes with every change of the shipped file: a score names the list it rests on."""
 
 
 class WalletLabel(msgspec.Struct, frozen=True, kw_only=True):
-    """An address (lower case) and the exchange it belongs to. role: hot, cold, deposit, custody; wallet: not known.
+    """An address (lower case; on Tron base58) and the exchange it belongs to.
 
+    role: hot, cold, deposit, custody, treasury; wallet: not known.
     The label holds for transfers in [valid_from, valid_to); None is open.
     """
 
@@ -72,8 +78,8 @@ def direction(from_address: str, to_address: str, entities: Mapping[str, str]) -
     return direction_between(
         entities.get(from_address),
         entities.get(to_address),
-        is_mint=from_address == ZERO_ADDRESS,
-        is_burn=to_address == ZERO_ADDRESS,
+        is_mint=from_address in ZERO_ADDRESSES,
+        is_burn=to_address in ZERO_ADDRESSES,
     )
 
 
@@ -86,6 +92,9 @@ def direction_between(sender: str | None, receiver: str | None, *, is_mint: bool
         return "mint"
     if is_burn:
         return "burn"
+    issues, redeems = (entity is not None and entity.endswith(TREASURY_SUFFIX) for entity in (sender, receiver))
+    if issues or redeems:
+        return "internal" if issues and redeems else "mint" if issues else "burn"
     if any(entity is not None and entity.endswith(CUSTODY_SUFFIX) for entity in (sender, receiver)):
         return "internal"
     if sender is None and receiver is None:

@@ -16,6 +16,7 @@ import psutil
 import psycopg
 import requests
 
+from liq_pipeline.domain.chains import CHAINS, ETHEREUM, ETHERSCAN, chain_of
 from liq_pipeline.errors import LiqError
 from liq_pipeline.operations import growth
 from liq_pipeline.operations.misspelt import misspelt, unusable_channels
@@ -24,6 +25,7 @@ from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.runtime.processes import port_is_free
 from liq_pipeline.runtime.servers.java import find_java
 from liq_pipeline.settings import Settings
+from liq_pipeline.sources.registry import flow_sources
 from liq_pipeline.store.connection import connect
 
 Grade = Literal["ok", "warn", "fail"]
@@ -123,15 +125,35 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield Finding("coingecko key", "ok", "set")
-    if settings.etherscan_api_key is None and settings.ethereum_rpc_url is None:
+    try:
+        venues = flow_sources(settings)
+    except LiqError as error:
+        yield Finding("flow source", "fail", str(error), "Set what it names, or leave the chain out.")
+        return
+    if not venues:
         yield Finding(
             "flow source",
             "warn",
-            "no Etherscan key and no Ethereum node: the flow side will be blind",
-            "Set ETHERSCAN_API_KEY (free) or LIQ_ETHEREUM_RPC_URL.",
+            "no Etherscan key, no TronGrid key and no chain's node: the flow side will be blind",
+            "Set ETHERSCAN_API_KEY and TRONGRID_API_KEY (both free), or LIQ_ETHEREUM_RPC_URL and LIQ_TRON_RPC_URL.",
         )
-    else:
-        yield Finding("flow source", "ok", "set")
+        return
+    yield Finding("flow source", "ok", ", ".join(f"{chain_of(venue)} by {venue}" for venue in venues))
+    paid = [venue for venue in venues if venue.startswith(ETHERSCAN) and CHAINS[chain_of(venue)].etherscan == "paid"]
+    if paid:
+        yield Finding(
+            "flow plan",
+            "warn",
+            f"Etherscan's free plan does not serve {', '.join(chain_of(venue) for venue in paid)}",
+            "Ignore this if your plan is a paid one; else set LIQ_<CHAIN>_RPC_URL.",
+        )
+    if {chain_of(venue) for venue in venues} == {ETHEREUM.name}:
+        yield Finding(
+            "flow chains",
+            "ok",
+            "Ethereum alone: half or more of the exchanges' USDT moves on Tron",
+            "Set TRONGRID_API_KEY (free) or LIQ_TRON_RPC_URL.",
+        )
 
 
 def _channels(settings: Settings) -> Iterator[Finding]:

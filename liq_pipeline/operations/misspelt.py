@@ -15,7 +15,7 @@ from liq_pipeline.settings import Settings, variables
 
 _OURS = frozenset({"LIQ_SUPERVISED_HOME", "LIQ_DAGSTER_PG_URL", "LIQ_ZYGOTE_SOCKET", "LIQ_SHARED_DATA"})
 """What the supervisor, the containers and the benches set for the program's own parts."""
-_KEYS = ("COINGECKO_", "ETHERSCAN_")
+_KEYS = ("COINGECKO_", "ETHERSCAN_", "TRONGRID_")
 
 
 def misspelt(names: Iterable[str] | None = None) -> list[str]:
@@ -48,5 +48,5 @@ def _base_urls() -> set[str]:
     from liq_pipeline.sources.registry import SOURCES
 
     streamed = {f"{name}_ws" for name, source in SOURCES.items() if source.ws_url}
-    others = {"etherscan", BINANCE_ARCHIVE, "binance_por", "bybit_por"}
+    others = {"etherscan", "trongrid", BINANCE_ARCHIVE, "binance_por", "bybit_por"}
     return {f"LIQ_{name.upper()}_URL" for name in {*SOURCES, *streamed, *others}}

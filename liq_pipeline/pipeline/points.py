@@ -13,12 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 import psycopg
 
+from liq_pipeline.domain.chains import chain_of
 from liq_pipeline.scoring import features
-from liq_pipeline.scoring.assemble import Scored, point_results, pressure_results
-from liq_pipeline.scoring.bars import MICROSECONDS, STEP_SECONDS, BarArrays, Floats, Integers, Points
+from liq_pipeline.scoring.assemble import PressureInputs, Scored, point_results, pressure_results
+from liq_pipeline.scoring.bars import MICROSECONDS, STEP_SECONDS, BarArrays, Integers, Points
 from liq_pipeline.scoring.early_warning import WarningReference, reference_days
 from liq_pipeline.scoring.model import ProbabilityModel
-from liq_pipeline.scoring.pressure import pressure_arrays, scale_of
+from liq_pipeline.scoring.pressure import ChainFlows, pressure_over_chains, scale_of
 from liq_pipeline.scoring.references import DAY_SECONDS, References, needed_observations
 from liq_pipeline.scoring.results import PointResult, PressureResult
 from liq_pipeline.scoring.risk import risk_arrays
@@ -26,10 +27,11 @@ from liq_pipeline.scoring.under_way.decide import under_way_results
 from liq_pipeline.scoring.under_way.excursions import LOOKBACK_HOURS
 from liq_pipeline.scoring.under_way.rules import shipped_under_way_model
 from liq_pipeline.settings import Settings
-from liq_pipeline.store.inputs.as_known import Cut, current_values, flow_sources_fresh, flow_sums
+from liq_pipeline.store.inputs.as_known import Cut, FlowSums, current_values, flow_sources_fresh, flow_totals
 from liq_pipeline.store.inputs.expected_coins import not_listed_at
-from liq_pipeline.store.inputs.expected_sources import Scope
+from liq_pipeline.store.inputs.expected_sources import Scope, with_flow_spans
 from liq_pipeline.store.lookback import flow_lookback, market_lookback, warning_references
+from liq_pipeline.store.lookback.flow_lookback import FlowReferences
 
 Connection = psycopg.Connection[Any]
 
@@ -41,8 +43,8 @@ class Lookback(Protocol):
         """Bars that reach at least `hours` back from the first point, and the references of the points' days."""
         ...
 
-    def flows(self, days: Integers, last_seconds: int) -> list[tuple[int, Floats]]:
-        """(observations, order statistics of |net| in cents) of each day."""
+    def flows(self, days: Integers, last_seconds: int) -> FlowReferences:
+        """(observations, order statistics of |net| in cents) of each chain and day; what is absent is unknown."""
         ...
 
     def warnings(self, model: ProbabilityModel, times_seconds: Integers) -> WarningReference:
@@ -67,7 +69,7 @@ class KeptLookback:
         days = np.unique(times_seconds // DAY_SECONDS)
         return bars, market_lookback.market_references(self.conn, self.scope, days, built_by, self.settings.risk)
 
-    def flows(self, days: Integers, last_seconds: int) -> list[tuple[int, Floats]]:
+    def flows(self, days: Integers, last_seconds: int) -> FlowReferences:
         """From feature_references."""
         return flow_lookback.flow_references(self.conn, self.scope, days, last_seconds)
 
@@ -87,23 +89,57 @@ def score_flows(
 ) -> list[PressureResult]:
     """The stablecoin pressure at each point (ascending)."""
     times_us = times_seconds * MICROSECONDS
+    scope = with_flow_spans(conn, scope)
     window = settings.pressure.window_minutes
     fresh, ages = flow_sources_fresh(conn, scope, times_us, cut=cut)
-    inflow = outflow = np.zeros(times_us.size, dtype=np.int64)
+    sums = FlowSums(times_us.size, {})
     if fresh.any():
-        inflow, outflow = flow_sums(conn, scope, times_us, window, cut=cut)
+        sums = flow_totals(conn, scope, times_us, window, cut=cut)
     needed = needed_observations(settings.risk.min_lookback_hours, STEP_SECONDS)
     days, day_of_point = np.unique(times_seconds // DAY_SECONDS, return_inverse=True)
-    known = source.flows(days, int(times_seconds[-1])) if scope.flow_venues else [(0, np.empty(0))] * days.size
-    observations = np.array([count for count, _ in known], dtype=np.int64)[day_of_point]
-    if settings.pressure.scale_usd is None:
-        scales = np.array([scale_of(q) if count >= needed else np.nan for count, q in known])
-    else:
-        scales = np.full(days.size, settings.pressure.scale_usd * 100.0)
-    arrays = pressure_arrays(inflow, outflow, fresh, scales[day_of_point], settings.pressure.sign)
-    return pressure_results(
-        arrays, times_seconds, scope.flow_venues, ages, observations, needed, window, settings.risk.min_lookback_hours
+    known = source.flows(days, int(times_seconds[-1])) if scope.flow_venues else {}
+    chains = scope.flow_chains
+    expected = scope.flows_expected(times_us)
+    if scope.is_history:
+        expected = expected | fresh  # what history tells of a chain counts, whenever it came to be followed
+    is_expected, share = (np.zeros((len(chains), times_us.size), dtype=kind) for kind in (bool, float))
+    observations = np.zeros((len(chains), times_us.size), dtype=np.int64)
+    scales = np.full((len(chains), times_us.size), np.nan)
+    for c, chain in enumerate(chains):
+        venues = np.array([chain_of(venue) == chain for venue in scope.flow_venues])
+        wanted = expected[venues]
+        is_expected[c] = wanted.any(axis=0)
+        share[c] = (fresh[venues] & wanted).sum(axis=0) / np.maximum(wanted.sum(axis=0), 1)
+        of_days = [known.get((chain, int(day)), (0, np.empty(0))) for day in days]
+        observations[c] = np.array([count for count, _ in of_days], dtype=np.int64)[day_of_point]
+        by_day = [scale_of(quantiles) if count >= needed else np.nan for count, quantiles in of_days]
+        scales[c] = np.array(by_day)[day_of_point]
+    flows = ChainFlows(
+        names=chains,
+        inflow_cents=_by_chain(sums, "inflow", chains),
+        outflow_cents=_by_chain(sums, "outflow", chains),
+        expected=is_expected,
+        share=share,
+        scale_cents=scales,
     )
+    stated = settings.pressure.scale_usd
+    arrays = pressure_over_chains(flows, settings.pressure.sign, None if stated is None else stated * 100.0)
+    inputs = PressureInputs(
+        venues=scope.flow_venues,
+        expected=expected,
+        age_seconds=ages,
+        flows=flows,
+        by_token={kind: (millionths + 5_000) // 10_000 for kind, millionths in sums.by_kind.items()},
+        observations=observations,
+        needed=needed,
+    )
+    return pressure_results(arrays, inputs, times_seconds, window, settings.risk.min_lookback_hours)
+
+
+def _by_chain(sums: FlowSums, direction: str, chains: Sequence[str]) -> Integers:
+    """Cents of each chain: (chains, points)."""
+    rows = [sums.cents(direction, chain) for chain in chains]
+    return np.stack(rows) if rows else np.zeros((0, sums.points), dtype=np.int64)
 
 
 def score_market(

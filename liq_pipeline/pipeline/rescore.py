@@ -28,7 +28,7 @@ from liq_pipeline.errors import LiqError
 from liq_pipeline.pipeline.points import KeptLookback, Lookback, score_flows, score_market
 from liq_pipeline.pipeline.politeness import Politeness
 from liq_pipeline.scoring.assemble import PRESSURE_MAX_AGE
-from liq_pipeline.scoring.bars import BarArrays, Floats, Integers, bars_between
+from liq_pipeline.scoring.bars import BarArrays, Integers, bars_between
 from liq_pipeline.scoring.early_warning import WarningReference, reference_days
 from liq_pipeline.scoring.model import ProbabilityModel
 from liq_pipeline.scoring.references import DAY_SECONDS, References
@@ -40,6 +40,7 @@ from liq_pipeline.store.connection import connect
 from liq_pipeline.store.inputs.as_known import Cut
 from liq_pipeline.store.inputs.expected_sources import Scope, history_scope, scope_of
 from liq_pipeline.store.lookback import flow_lookback, market_lookback
+from liq_pipeline.store.lookback.flow_lookback import FlowReferences
 from liq_pipeline.store.lookback.market_lookback import seconds_of
 
 HOUR: Final = timedelta(hours=1)
@@ -335,7 +336,7 @@ class _HistoryLookback:
         self._bars, self._references = market_lookback.bars_in_memory(
             conn, scope, span, settings.risk, before=earlier, least_hours=least_hours
         )
-        self._flows: dict[int, tuple[int, Floats]] = {}
+        self._flows: dict[int, FlowReferences] = {}
         self._warnings: WarningReference | None = None
 
     def serves(self, scope: Scope, points: Integers) -> bool:
@@ -348,14 +349,14 @@ class _HistoryLookback:
         start = max(0, int(first) - self._bars.rows_of(hours))
         return bars_between(self._bars, start, int(last) + 1), self._references
 
-    def flows(self, days: Integers, last_seconds: int) -> list[tuple[int, Floats]]:
-        """Each day's reference, built on first use."""
+    def flows(self, days: Integers, last_seconds: int) -> FlowReferences:
+        """Each day's references, built on first use."""
         for day in days.tolist():
             if day not in self._flows:
                 self._flows[day] = flow_lookback.flow_history_in_memory(
                     self._conn, self._scope, day, self._settings.risk, self._settings.pressure.window_minutes
                 )
-        return [self._flows[day] for day in days.tolist()]
+        return {key: found for day in days.tolist() for key, found in self._flows[day].items()}
 
     def warnings(self, model: ProbabilityModel, times_seconds: Integers) -> WarningReference:
         """Of the whole span's days, built on first use: a rescore asks one model."""

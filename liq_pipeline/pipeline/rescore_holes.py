@@ -30,7 +30,7 @@ from liq_pipeline.domain.worlds import World
 from liq_pipeline.pipeline.points import KeptLookback, Lookback, score_market
 from liq_pipeline.scoring import features
 from liq_pipeline.scoring.assemble import PRESSURE_MAX_AGE
-from liq_pipeline.scoring.bars import STEP_SECONDS, BarArrays, Floats, Integers
+from liq_pipeline.scoring.bars import STEP_SECONDS, BarArrays, Integers
 from liq_pipeline.scoring.early_warning import WarningReference
 from liq_pipeline.scoring.model import ProbabilityModel
 from liq_pipeline.scoring.references import DAY_SECONDS, References, build_references
@@ -43,6 +43,7 @@ from liq_pipeline.store.inputs.as_known import Cut
 from liq_pipeline.store.inputs.expected_sources import Scope, scope_of
 from liq_pipeline.store.lookback import market_lookback
 from liq_pipeline.store.lookback.archive_bars import fill_from_archive
+from liq_pipeline.store.lookback.flow_lookback import FlowReferences
 from liq_pipeline.store.lookback.market_lookback import seconds_of
 
 HISTORY_POINTS: Final = 360
@@ -218,7 +219,7 @@ class _HealedLookback:
         """The whole span's bars and references."""
         return self._bars, self._references
 
-    def flows(self, days: Integers, last_seconds: int) -> list[tuple[int, Floats]]:
+    def flows(self, days: Integers, last_seconds: int) -> FlowReferences:
         """What ticks have kept: holes of flows are read again from the chain and never loaded from a history."""
         return self._kept.flows(days, last_seconds)
 

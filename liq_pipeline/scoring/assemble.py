@@ -17,7 +17,7 @@ import numpy as np
 from liq_pipeline.scoring import features as f
 from liq_pipeline.scoring.bars import Booleans, Floats, Integers, Points
 from liq_pipeline.scoring.model import PROBABILITY_OUTSIDE, PROBABILITY_REDUCED, Probabilities
-from liq_pipeline.scoring.pressure import PressureArrays
+from liq_pipeline.scoring.pressure import ChainFlows, PressureArrays
 from liq_pipeline.scoring.references import References
 from liq_pipeline.scoring.results import PointResult, PressureResult, RiskResult, SignalResult, UnderWay
 from liq_pipeline.scoring.risk import COMPONENTS, LONG, SHORT, TOPIC, RiskArrays, everywhere, venue_mean
@@ -46,6 +46,8 @@ _AGE_OF: Final = {
     "long_short": "long_share",
     "liquidation": "liquidated_cents_1h",
 }
+
+_MOVED: Final = {"inflow": "inflow_usd", "outflow": "outflow_usd", "mint": "minted_usd", "burn": "burned_usd"}
 
 VenueState = Literal["counted", "silent", "warming", "no look-back"]
 
@@ -87,42 +89,111 @@ def point_results(
     return results
 
 
+@dataclass(frozen=True)
+class PressureInputs:
+    """What pressures stand on. expected, age_seconds: (venues, points); observations: (chains, points), of the scales'
+    look-back; by_token: (chain, token, direction) -> cents (points,), mints and burns among them."""
+
+    venues: tuple[str, ...]
+    expected: Booleans
+    age_seconds: Floats
+    flows: ChainFlows
+    by_token: Mapping[tuple[str, str, str], Integers]
+    observations: Integers
+    needed: int
+
+
 def pressure_results(
     arrays: PressureArrays,
+    inputs: PressureInputs,
     times_seconds: Integers,
-    venues: tuple[str, ...],
-    age_seconds: Floats,
-    observations: Integers,
-    needed: int,
     window_minutes: int,
     min_lookback_hours: int,
 ) -> list[PressureResult]:
-    """One PressureResult per point. age_seconds: (venues, points); observations: (points,) of the scale's look-back."""
+    """One PressureResult per point."""
     results = []
     for p, second in enumerate(times_seconds):
         is_read = bool(arrays.share[p] > 0)
-        ages = {venue: _rounded(age_seconds[v, p], 1) for v, venue in enumerate(venues)}
-        inputs: dict[str, Any] = {"venues": {venue: {"age_seconds": age} for venue, age in ages.items()}}
+        venues = [(v, venue) for v, venue in enumerate(inputs.venues) if inputs.expected[v, p]]
+        said: dict[str, Any] = {
+            "venues": {venue: {"age_seconds": _rounded(inputs.age_seconds[v, p], 1)} for v, venue in venues}
+        }
         if not np.isnan(arrays.scale_cents[p]):
-            inputs["scale_usd"] = float(arrays.scale_cents[p]) / 100.0
-        if not venues:
-            inputs["note"] = "no source of flows in this world"
-        elif not is_read:
-            inputs["note"] = f"flow sources silent: {', '.join(venues)}"
-        elif np.isnan(arrays.score[p]):
-            inputs["note"] = _warming("flows", int(observations[p]), needed, min_lookback_hours)
+            said["scale_usd"] = float(arrays.scale_cents[p]) / 100.0
+        chains = {
+            name: _chain_inputs(arrays, inputs, c, p)
+            for c, name in enumerate(inputs.flows.names)
+            if inputs.flows.expected[c, p]
+        }
+        if chains:
+            said["chains"] = chains
+        note = _pressure_note(arrays, inputs, chains, [venue for _, venue in venues], p, min_lookback_hours)
+        if note:
+            said["note"] = note
+        score = _number(arrays.score[p])
         results.append(
             PressureResult(
                 time=datetime.fromtimestamp(int(second), tz=UTC),
-                score=_number(arrays.score[p]),
+                score=score,
                 inflow_usd=int(arrays.inflow_cents[p]) / 100.0 if is_read else None,
                 outflow_usd=int(arrays.outflow_cents[p]) / 100.0 if is_read else None,
                 window_minutes=window_minutes,
-                coverage=float(arrays.share[p]),
-                inputs=inputs,
+                coverage=min(1.0, float(arrays.share[p])),
+                inputs=said,
+                score_low=None if score is None else _number(arrays.score_low[p]),
+                score_high=None if score is None else _number(arrays.score_high[p]),
             )
         )
     return results
+
+
+def _chain_inputs(arrays: PressureArrays, inputs: PressureInputs, c: int, p: int) -> dict[str, Any]:
+    """What a chain tells at a point: whether it counts, its share of what is expected, its flows by token."""
+    flows = inputs.flows
+    chain = flows.names[c]
+    is_read = flows.share[c, p] > 0
+    entry: dict[str, Any] = {
+        "state": "counted" if arrays.counted[c, p] else "warming" if is_read else "silent",
+        "share": round(float(arrays.weight[c, p]), 4),
+    }
+    if not np.isnan(flows.scale_cents[c, p]):
+        entry["scale_usd"] = float(flows.scale_cents[c, p]) / 100.0
+    if not is_read:
+        return entry
+    inflow, outflow = int(flows.inflow_cents[c, p]), int(flows.outflow_cents[c, p])
+    entry |= {
+        "inflow_usd": inflow / 100.0,
+        "outflow_usd": outflow / 100.0,
+        "net_outflow_usd": (outflow - inflow) / 100.0,
+    }
+    tokens: dict[str, dict[str, float]] = {}
+    for (of_chain, token, direction), cents in inputs.by_token.items():
+        if of_chain == chain and cents[p]:
+            tokens.setdefault(token, {})[_MOVED[direction]] = int(cents[p]) / 100.0
+    entry["tokens"] = tokens
+    return entry
+
+
+def _pressure_note(
+    arrays: PressureArrays,
+    inputs: PressureInputs,
+    chains: Mapping[str, Mapping[str, Any]],
+    venues: Sequence[str],
+    p: int,
+    min_lookback_hours: int,
+) -> str:
+    """What limits the pressure, or nothing."""
+    if not venues:
+        return "no source of flows in this world"
+    silent = [chain for chain, said in chains.items() if said["state"] == "silent"]
+    if len(silent) == len(chains):
+        return f"flow sources silent: {', '.join(venues)}"
+    parts = [f"flows of {', '.join(silent)} silent"] if silent else []
+    for c, chain in enumerate(inputs.flows.names):
+        if chain in chains and chains[chain]["state"] == "warming":
+            word = "flows" if len(chains) == 1 else f"flows of {chain}"
+            parts.append(_warming(word, int(inputs.observations[c, p]), inputs.needed, min_lookback_hours))
+    return "; ".join(parts)
 
 
 def pressure_at(times: Sequence[datetime], pressures: Sequence[PressureResult]) -> list[PressureResult | None]:

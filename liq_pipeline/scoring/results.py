@@ -40,7 +40,8 @@ class RiskResult:
 
 @dataclass(frozen=True, slots=True)
 class PressureResult:
-    """One stablecoin_pressure row; USD sums over (time - window, time]."""
+    """One stablecoin_pressure row; USD sums over (time - window, time]. score_low, score_high: what the score might be
+    if the chains that are silent or warming were known."""
 
     time: datetime
     score: float | None
@@ -49,6 +50,8 @@ class PressureResult:
     window_minutes: int
     coverage: float
     inputs: dict[str, Any] = field(default_factory=dict)
+    score_low: float | None = None
+    score_high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,20 @@ Does not: what a venue offers (live/) or polling it (sources/polling/round.py).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from liq_pipeline.bus.topics import IN_TOPICS
+from liq_pipeline.domain.chains import (
+    CHAINS,
+    ETHEREUM,
+    ETHERSCAN,
+    TRON,
+    TRONGRID,
+    Chain,
+    chain_of,
+    etherscan_venue,
+    node_venue,
+)
 from liq_pipeline.domain.worlds import (
     FLOWS_STEP_SECONDS,
     MARKET_STEP_SECONDS,
@@ -21,8 +33,11 @@ from liq_pipeline.errors import LiqError
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources.access.http import HttpClient, OnAnswer
 from liq_pipeline.sources.access.limits import Limit
-from liq_pipeline.sources.chain import ethereum_rpc, etherscan
+from liq_pipeline.sources.chain import ethereum_rpc, etherscan, trongrid
 from liq_pipeline.sources.chain.ethereum import ChainReader
+from liq_pipeline.sources.chain.ethereum_rpc import RpcReader
+from liq_pipeline.sources.chain.etherscan import EtherscanReader
+from liq_pipeline.sources.chain.trongrid import TronGridReader
 from liq_pipeline.sources.live import (
     binance,
     bitget,
@@ -105,49 +120,103 @@ def client(source: Source, settings: Settings, *, on_answer: OnAnswer | None = N
     )
 
 
-def flow_source(settings: Settings) -> str | None:
-    """Where stablecoin transfers come from: the user's node, else Etherscan with the user's key, else nowhere."""
-    if settings.ethereum_rpc_url is not None:
-        return "ethereum_rpc"
-    if settings.etherscan_api_key is not None:
-        return "etherscan"
+def flow_sources(settings: Settings) -> tuple[str, ...]:
+    """Where stablecoin transfers come from: a venue for each chain that is followed (settings.flow_chains). Raises
+    LiqError if LIQ_FLOW_CHAINS names a chain that nothing serves here."""
+    found = []
+    for chain in CHAINS.values():
+        if settings.flow_chains and chain.name not in settings.flow_chains:
+            continue
+        venue = _venue_of(chain, settings, is_named=bool(settings.flow_chains))
+        if venue is not None:
+            found.append(venue)
+        elif settings.flow_chains:
+            ways = f"LIQ_{node_venue(chain).upper()}_URL"
+            if chain.etherscan != "none":
+                ways += f" or ETHERSCAN_API_KEY{' (of a paid plan)' if chain.etherscan == 'paid' else ''}"
+            raise LiqError(f"LIQ_FLOW_CHAINS names {chain.name}, and nothing serves it: set {ways}")
+    return tuple(found)
+
+
+def _venue_of(chain: Chain, settings: Settings, *, is_named: bool) -> str | None:
+    """A chain's node, else Etherscan with the user's key, else, on Tron, TronGrid; is_named: in LIQ_FLOW_CHAINS."""
+    if settings.rpc_url_of(chain.name) is not None:
+        return node_venue(chain)
+    is_plain = chain is ETHEREUM  # the chain that an Etherscan key alone has always meant
+    if chain.etherscan != "none" and settings.etherscan_api_key is not None and (is_named or is_plain):
+        return etherscan_venue(chain)
+    if chain is TRON and (is_named or settings.trongrid_api_key is not None):
+        return TRONGRID
     return None
 
 
-def flow_limits(settings: Settings) -> dict[str, Limit]:
-    """The budgets of the source of transfers, by scope."""
-    limits = etherscan.limits_of(settings) if flow_source(settings) == "etherscan" else (ethereum_rpc.REQUESTS,)
+def flow_source(settings: Settings) -> str | None:
+    """The first of them, Ethereum's if it is followed; None if no chain is."""
+    return next(iter(flow_sources(settings)), None)
+
+
+def flow_limits(settings: Settings, venue: str | None = None) -> dict[str, Limit]:
+    """The budgets of a source of transfers, by scope. Etherscan's are one for all chains."""
+    name = venue or flow_source(settings) or ""
+    if name == TRONGRID:
+        limits = trongrid.limits_of(settings)
+    elif name.startswith(ETHERSCAN):
+        limits = etherscan.limits_of(settings)
+    else:
+        limits = (ethereum_rpc.limit_of(CHAINS[chain_of(name)]),)
     return {limit.scope: limit for limit in limits}
 
 
-def flow_client(settings: Settings, *, on_answer: OnAnswer | None = None) -> HttpClient:
-    """The HTTP client of the source of transfers, with the user's key or node. Raises LiqError if there is none."""
-    name = flow_source(settings)
+def flow_client(settings: Settings, venue: str | None = None, *, on_answer: OnAnswer | None = None) -> HttpClient:
+    """The HTTP client of a source of transfers (None: the first), with the user's key or node. Raises LiqError if there
+    is none."""
+    name = venue or flow_source(settings)
     knobs = settings.sources
-    if name == "ethereum_rpc" and settings.ethereum_rpc_url is not None:
+    url = None if name is None else settings.rpc_url_of(chain_of(name))
+    if name is not None and name == node_venue(CHAINS[chain_of(name)]) and url is not None:
         return HttpClient(
             name,
-            settings.ethereum_rpc_url.get_secret_value(),
+            url.get_secret_value(),
             request_seconds=knobs.request_seconds,
-            classify=ethereum_rpc.classify,
+            classify=partial(ethereum_rpc.classify, name=name),
             on_answer=on_answer,
         )
-    if name == "etherscan" and settings.etherscan_api_key is not None:
+    if name is not None and name.startswith(ETHERSCAN) and settings.etherscan_api_key is not None:
         return HttpClient(
             name,
-            knobs.urls.get(name) or etherscan.URL,
+            knobs.urls.get(ETHERSCAN) or etherscan.URL,
             request_seconds=knobs.request_seconds,
             secret_params={"apikey": settings.etherscan_api_key.get_secret_value()},
             classify=etherscan.classify,
             on_answer=on_answer,
         )
-    raise LiqError("stablecoin flows need ETHERSCAN_API_KEY or LIQ_ETHEREUM_RPC_URL")
+    if name == TRONGRID:
+        key = settings.trongrid_api_key
+        return HttpClient(
+            name,
+            knobs.urls.get(name) or trongrid.URL,
+            request_seconds=knobs.request_seconds,
+            headers={} if key is None else {trongrid.KEY_HEADER: key.get_secret_value()},
+            classify=trongrid.classify,
+            on_answer=on_answer,
+        )
+    raise LiqError("stablecoin flows need ETHERSCAN_API_KEY, TRONGRID_API_KEY or a chain's node (LIQ_<CHAIN>_RPC_URL)")
 
 
 def flow_reader(http: HttpClient, acquire: Callable[[dict[str, int]], None], deadline: float | None) -> ChainReader:
-    """The reader that fits the client's source."""
-    reader = ethereum_rpc.RpcReader if http.source == ethereum_rpc.NAME else etherscan.EtherscanReader
-    return reader(http, acquire, deadline)
+    """The reader that fits the client's source and its chain."""
+    chain = CHAINS[chain_of(http.source)]
+    reader: type[RpcReader | EtherscanReader | TronGridReader] = TronGridReader
+    if http.source != TRONGRID:
+        reader = EtherscanReader if http.source.startswith(ETHERSCAN) else RpcReader
+    return reader(http, acquire, deadline, chain)
+
+
+def all_flow_venues() -> tuple[str, ...]:
+    """Every venue of flows there can be, the usual ones first."""
+    nodes = [node_venue(chain) for chain in CHAINS.values()]
+    explorer = [etherscan_venue(chain) for chain in CHAINS.values() if chain.etherscan != "none"]
+    return (*explorer[:1], *nodes[:1], TRONGRID, *nodes[1:], *explorer[1:])
 
 
 def real_world(settings: Settings) -> World:
@@ -164,11 +233,15 @@ def real_world(settings: Settings) -> World:
     expected: dict[str, Expectation] = {}
     for topic in IN_TOPICS:
         venues = tuple(source.name for source in sources_in_force(settings) if topic in source.offers)
+        slower: dict[str, float] = {}
         if topic == "stablecoin_flows":
-            flows = flow_source(settings)
-            venues = () if flows is None else (flows,)
+            venues = flow_sources(settings)
+            if TRONGRID in venues:
+                # What is read is that much older than the chain's head, and fresh all the same.
+                late = trongrid.DELAY_SECONDS / settings.risk.freshness_factor
+                slower[TRONGRID] = settings.sources.flows_seconds + late
         if venues:
-            expected[topic] = Expectation(venues=venues, cadence_seconds=cadence[topic])
+            expected[topic] = Expectation(venues=venues, cadence_seconds=cadence[topic], venue_cadence_seconds=slower)
     return World(
         name=REAL,
         kind="real",

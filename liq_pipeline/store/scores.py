@@ -140,13 +140,13 @@ def write_pressures(
         conn.cursor() as cursor,
         cursor.copy(
             "COPY stablecoin_pressure (world, time, score_version, revision, score, inflow_usd, outflow_usd,"
-            " window_minutes, coverage, inputs) FROM STDIN"
+            " window_minutes, coverage, inputs, score_low, score_high) FROM STDIN"
         ) as copy,
     ):
         for p in pressures:
             copy.write_row(
                 (world, p.time, score_version, of.get(p.time, 0), p.score, p.inflow_usd, p.outflow_usd,
-                 p.window_minutes, p.coverage, _json(p.inputs))
+                 p.window_minutes, p.coverage, _json(p.inputs), p.score_low, p.score_high)
             )  # fmt: skip
     return len(pressures)
 
@@ -155,7 +155,8 @@ def pressures_between(conn: Connection, world: str, after: datetime, until: date
     """The first scores of the pressure in (after, until], oldest first: what a live signal saw."""
     rows = conn.execute(
         """
-        SELECT DISTINCT ON (time) time, score, inflow_usd, outflow_usd, window_minutes, coverage, inputs
+        SELECT DISTINCT ON (time) time, score, inflow_usd, outflow_usd, window_minutes, coverage, inputs, score_low,
+               score_high
         FROM stablecoin_pressure
         WHERE world = %s AND time > %s AND time <= %s
         ORDER BY time, revision, created_at

@@ -6,7 +6,7 @@ Belongs here: the `worlds` and `watermarks` tables. Does not: what a world is (d
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import psycopg
@@ -14,7 +14,9 @@ import psycopg
 from liq_pipeline.bus.topics import IN_TOPICS, PARTITIONS
 from liq_pipeline.domain.worlds import Manifest, World
 
-_COLUMNS = "world, kind, market_step_seconds, flows_step_seconds, manifest, first_time, last_time"
+FLOWS: Final = "stablecoin_flows"
+_NOTICE: Final = "interval '60 s'"
+_COLUMNS: Final = "world, kind, market_step_seconds, flows_step_seconds, manifest, first_time, last_time"
 
 
 def register(conn: psycopg.Connection[Any], world: World, activate: bool) -> None:
@@ -27,6 +29,8 @@ def register(conn: psycopg.Connection[Any], world: World, activate: bool) -> Non
         # that activate at once take turns instead of failing on that index.
         conn.execute("SELECT pg_advisory_xact_lock(hashtext('liq_pipeline active world'))")
         conn.execute("UPDATE worlds SET is_active = false WHERE is_active AND world <> %s", [world.name])
+    if world.is_real:
+        _note_flow_venues(conn, get(conn, world.name), world)
     conn.execute(
         """
         INSERT INTO worlds (world, kind, is_active, market_step_seconds, flows_step_seconds, manifest,
@@ -51,6 +55,30 @@ def register(conn: psycopg.Connection[Any], world: World, activate: bool) -> Non
             "last": world.last_time,
         },
     )
+
+
+def _note_flow_venues(conn: psycopg.Connection[Any], before: World | None, now: World) -> None:
+    """Keep since when a source of flows is expected that comes into a world which has been, and until when one was that
+    leaves it. From a minute on, so that no tick which has begun sees less than its re-score would."""
+    if before is None:
+        return
+    were, are = (set(world.manifest.expected[FLOWS].venues if FLOWS in world.manifest.expected else ())
+                 for world in (before, now))  # fmt: skip
+    for venue in sorted(were - are):
+        ended = conn.execute(
+            f"UPDATE flow_venues SET to_time = now() + {_NOTICE} WHERE world = %s AND venue = %s AND to_time IS NULL",  # noqa: S608
+            [now.name, venue],
+        )
+        if not ended.rowcount:
+            conn.execute(
+                f"INSERT INTO flow_venues (world, venue, to_time) VALUES (%s, %s, now() + {_NOTICE})",  # noqa: S608
+                [now.name, venue],
+            )
+    for venue in sorted(are - were):
+        conn.execute(
+            f"INSERT INTO flow_venues (world, venue, from_time) VALUES (%s, %s, now() + {_NOTICE})",  # noqa: S608
+            [now.name, venue],
+        )
 
 
 def active(conn: psycopg.Connection[Any]) -> World | None:

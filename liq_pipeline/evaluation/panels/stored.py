@@ -19,6 +19,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
+from liq_pipeline.domain.chains import chain_of
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.errors import LiqError
 from liq_pipeline.evaluation.panels.panel import Panel
@@ -36,7 +37,7 @@ from liq_pipeline.scoring.bars import (
 )
 from liq_pipeline.scoring.risk import venue_mean
 from liq_pipeline.settings import Settings
-from liq_pipeline.store.inputs.as_known import build_bars, flow_sources_fresh, flow_sums
+from liq_pipeline.store.inputs.as_known import build_bars, flow_sources_fresh, flow_totals
 from liq_pipeline.store.inputs.expected_sources import Scope, history_scope
 from liq_pipeline.store.lookback import market_lookback
 from liq_pipeline.store.lookback.market_lookback import seconds_of
@@ -184,8 +185,12 @@ def _net_inflow(conn: Connection, scope: Scope, ends_seconds: Integers) -> Float
         part = slice(first, first + 31 * DAY_SECONDS // STEP_SECONDS)
         times_us = ends_seconds[part] * MICROSECONDS
         fresh, _ = flow_sources_fresh(conn, scope, times_us, grace_us=STEP_SECONDS * MICROSECONDS, origins="all")
-        inflow, outflow = flow_sums(conn, scope, times_us, STEP_SECONDS // 60, origins="all")
-        net[part] = np.where(fresh.any(axis=0), (inflow - outflow) / 100.0, np.nan)
+        sums = flow_totals(conn, scope, times_us, STEP_SECONDS // 60, origins="all")
+        found = np.zeros(times_us.size, dtype=np.int64)
+        for chain in scope.flow_chains:
+            is_read = fresh[np.array([chain_of(venue) == chain for venue in scope.flow_venues])].any(axis=0)
+            found += np.where(is_read, sums.cents("inflow", chain) - sums.cents("outflow", chain), 0)
+        net[part] = np.where(fresh.any(axis=0), found / 100.0, np.nan)
     return net
 
 

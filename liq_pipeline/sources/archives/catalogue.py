@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from liq_pipeline.domain.chains import CHAINS, TRONGRID, chain_of, node_venue
 from liq_pipeline.errors import LiqError
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources import registry
@@ -19,7 +20,7 @@ from liq_pipeline.sources.archives.files import ArchiveFiles
 from liq_pipeline.sources.archives.pieces import HistorySource
 from liq_pipeline.sources.archives.venue import VenueHistory
 
-CHAIN_SOURCES = ("ethereum_rpc", "etherscan")
+CHAIN_SOURCES = registry.all_flow_venues()
 ADMIT_SECONDS = 600.0
 
 
@@ -51,10 +52,14 @@ def open_source(
             budgets.close()
         return
     if name in CHAIN_SOURCES:
-        if registry.flow_source(settings) != name:
-            needed = "LIQ_ETHEREUM_RPC_URL" if name == "ethereum_rpc" else "ETHERSCAN_API_KEY (and no node)"
+        if name not in registry.flow_sources(settings):
+            chain_name = chain_of(name)
+            node = node_venue(CHAINS[chain_name])
+            key = "TRONGRID_API_KEY" if name == TRONGRID else "ETHERSCAN_API_KEY"
+            named = "" if name == "etherscan" else f", {chain_name} in LIQ_FLOW_CHAINS"
+            needed = f"LIQ_{node.upper()}_URL" if name == node else f"{key}{named} (and no node)"
             raise LiqError(f"{name} needs {needed} to be set")
-        chain = ChainHistory(settings, database_url)
+        chain = ChainHistory(settings, database_url, name)
         try:
             yield chain
         finally:

@@ -1,7 +1,7 @@
 """Stablecoin transfers of the past, by block range, an hour of blocks at a time.
 
-Belongs here: finding the blocks of an hour and reading them. Does not: the providers (live/ethereum*.py,
-sources/chain/etherscan.py), following the head of the chain (flows.py).
+Belongs here: finding the blocks of an hour and reading them. Does not: the providers (sources/chain/), following the
+head of the chain (sources/chain/following.py).
 
 Old blocks are final: nothing is read twice. Directions are those of the labels in force now, as first seen; scoring
 derives them from the labels known at its own time.
@@ -26,43 +26,44 @@ from liq_pipeline.sources.access.http import TransientError
 from liq_pipeline.sources.access.limits import Budgets
 from liq_pipeline.sources.archives.pieces import Absent, Content, Known, Piece
 from liq_pipeline.sources.chain import wallet_lists
-from liq_pipeline.sources.chain.ethereum import CHAIN, TOKENS, Block, ChainReader
+from liq_pipeline.sources.chain.ethereum import Block, ChainReader
 from liq_pipeline.sources.chain.following import records_of
+from liq_pipeline.sources.chain.trongrid import DELAY_SECONDS
 from liq_pipeline.store.connection import connect
 
 SERIES: Final = "transfers"
 TOPIC: Final = "stablecoin_flows"
-SYMBOL: Final = "ETHEREUM"
-"""Pieces belong to a symbol; a chain's transfers belong to all coins."""
 DELAY: Final = timedelta(seconds=20)
 """A live poll comes every 15 s and a provider shows a block some seconds after its time."""
 CONFIRMED: Final = timedelta(minutes=15)
 """Past re-orgs: what is younger is the live poll's."""
 ADMIT_SECONDS: Final = 3600.0
 ATTEMPTS: Final = 5
-BLOCK_SECONDS: Final = 12
 _HOUR: Final = timedelta(hours=1)
 
 
 class ChainHistory:
-    """Transfers through the user's node or Etherscan key."""
+    """A chain's transfers through the user's node or key. Its pieces belong to the chain's name in place of a coin:
+    transfers belong to all coins."""
 
     concurrency = 1
 
-    def __init__(self, settings: Settings, database_url: str) -> None:
-        """Raises LiqError if neither a node nor a key is set."""
-        self._http = registry.flow_client(settings)
+    def __init__(self, settings: Settings, database_url: str, venue: str | None = None) -> None:
+        """venue: of flows; None: the first in force. Raises LiqError if neither a node nor a key is set."""
+        self._http = registry.flow_client(settings, venue)
         self.name = self._http.source
         self._settings = settings
         share = settings.sources.history_budget_share
-        self._budgets = Budgets(database_url, registry.flow_limits(settings), share=share)
+        self._budgets = Budgets(database_url, registry.flow_limits(settings, self.name), share=share)
 
         def acquire(costs: dict[str, int]) -> None:
             self._budgets.acquire(costs, timeout_seconds=ADMIT_SECONDS)
 
         self._reader: ChainReader = registry.flow_reader(self._http, acquire, None)
+        self._chain = self._reader.chain
         with connect(database_url, application_name="liq backfill labels") as conn:
-            self._labels = wallet_lists.in_force(conn, datetime.now(UTC))
+            self._labels = wallet_lists.in_force(conn, datetime.now(UTC), self._chain.name)
+        self._delay = timedelta(seconds=DELAY_SECONDS) if self._reader.is_final else DELAY
         self._lock = threading.Lock()
         self._anchors: dict[int, Block] = {}
 
@@ -75,7 +76,8 @@ class ChainHistory:
         """Whole hours, whatever the symbols."""
         hour = start.replace(minute=0, second=0, microsecond=0)
         while hour < end:
-            yield Piece(self.name, SERIES, SYMBOL, hour, hour + _HOUR, f"/{CHAIN}/transfers/{hour:%Y-%m-%dT%HZ}")
+            path = f"/{self._chain.name}/transfers/{hour:%Y-%m-%dT%HZ}"
+            yield Piece(self.name, SERIES, self._chain.name.upper(), hour, hour + _HOUR, path)
             hour += _HOUR
 
     def read(self, piece: Piece, known: Known, now: datetime) -> Content | Absent | None:
@@ -98,13 +100,13 @@ class ChainHistory:
             records: list[Record] = []
             heartbeats: list[tuple[str, Heartbeat]] = []
             for start in range(first, last + 1, self._reader.chunk_blocks):
-                chunk = self._reader.read(TOKENS, start, min(start + self._reader.chunk_blocks - 1, last))
+                chunk = self._reader.read(self._chain.tokens, start, min(start + self._reader.chunk_blocks - 1, last))
                 records += [
-                    msgspec.structs.replace(record, origin="archive", known_at=record.event_time + DELAY)
-                    for record in records_of(chunk, self._labels, self._settings.sources, self.name)
+                    msgspec.structs.replace(record, origin="archive", known_at=record.event_time + self._delay)
+                    for record in records_of(chunk, self._labels, self._settings.sources, self.name, self._chain)
                 ]
                 heartbeats += [
-                    (TOPIC, _heartbeat(self.name, block, chunk.received_at))
+                    (TOPIC, _heartbeat(self.name, block, chunk.received_at, self._delay))
                     for block in sorted(chunk.blocks.values(), key=lambda block: block.number)
                 ]
         digest = hashlib.sha256(msgspec.json.encode([[record, None] for record in records])).hexdigest()
@@ -121,8 +123,8 @@ class ChainHistory:
             if low is None or high is None:
                 # Walk out from the nearest end until the time lies between two blocks.
                 near = self._anchors[high if low is None else low]  # type: ignore[index]
-                away = (seconds - int(near.time.timestamp())) // BLOCK_SECONDS
-                guess = max(0, near.number + away + (-16 if low is None else 16))
+                away = (seconds - int(near.time.timestamp())) / self._chain.block_seconds
+                guess = max(0, near.number + round(away) + (-16 if low is None else 16))
             else:
                 before, after = (self._anchors[n].time.timestamp() for n in (low, high))
                 share = (seconds - before) / (after - before)
@@ -142,12 +144,12 @@ class ChainHistory:
         return self._anchors[number]
 
 
-def _heartbeat(venue: str, block: Block, received_at: datetime) -> Heartbeat:
+def _heartbeat(venue: str, block: Block, received_at: datetime, delay: timedelta) -> Heartbeat:
     return Heartbeat(
         schema_version=1,
         event_time=block.time,
         received_at=received_at,
-        known_at=block.time + DELAY,
+        known_at=block.time + delay,
         origin="archive",
         world=REAL,
         venue=venue,

@@ -1,6 +1,9 @@
-"""Ethereum through Etherscan V2: logs by token and block range, a thousand rows at a time.
+"""A chain through Etherscan V2: logs by token and block range, a thousand rows at a time.
 
-Belongs here: Etherscan's endpoints, pages, error texts and limits. Does not: following the chain (flows.py).
+Belongs here: Etherscan's endpoints, pages, error texts and limits. Does not: following the chain (following.py).
+
+One key and one budget for all chains, told apart by `chainid`; the free plan serves only some of them, which each
+chain's row says (domain/chains.py).
 
 getLogs has the log index and lacks the block's hash; tokentx has the hash and lacks the log index: both are read, and
 joined by block. Errors and empty lists both come as HTTP 200 with status "0"; `result` may be a text, a list or null.
@@ -14,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from liq_pipeline.domain.chains import Token
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources.access.http import (
     RefusedError,
@@ -28,7 +32,6 @@ from liq_pipeline.sources.chain.ethereum import (
     TRANSFER_TOPIC,
     Block,
     Chunk,
-    Token,
     Transfer,
     decode_block,
     decode_log,
@@ -67,6 +70,8 @@ def classify(_status: int, payload: Any) -> SourceError | None:
     if "rate limit" in lowered or "calls per sec" in lowered:
         seconds = 3600.0 if "daily" in lowered else 2.0
         return ThrottledError(NAME, "asked too often", retry_after_seconds=seconds)
+    if "free api" in lowered or "upgrade your api plan" in lowered or "not supported for this chain" in lowered:
+        return RefusedError(NAME, "the key's plan does not serve this chain: a node or a paid plan does")
     if "api key" in lowered or "apikey" in lowered:
         return RefusedError(NAME, "the key is missing or wrong", retry_after_seconds=BAD_KEY_SECONDS)
     if "timeout" in lowered or "busy" in lowered:
@@ -77,9 +82,11 @@ def classify(_status: int, payload: Any) -> SourceError | None:
 class EtherscanReader(BudgetedReader):
     """ChainReader over Etherscan. acquire: reserves a request's costs or raises BudgetError."""
 
-    name = NAME
-    # About 60 transfers of each token in a block: two pages per token, within what 3 calls a second allow in a round.
-    chunk_blocks = 8
+    @property
+    def chunk_blocks(self) -> int:
+        """Of Ethereum 8: about 60 transfers of each token in a block, two pages per token, within what 3 calls a second
+        allow in a round. Of others as many as last as long, up to what a node would be asked for."""
+        return min(self.chain.blocks_of(8), self.chain.chunk_blocks)
 
     def head(self) -> int:
         """The newest block's number."""
@@ -119,7 +126,7 @@ class EtherscanReader(BudgetedReader):
             )
 
         for row in _key_set_pages(page, first, last, lambda row: hex_number(row["blockNumber"]), _log_identity):
-            transfer = decode_log(row)
+            transfer = decode_log(row, self.chain)
             if transfer is not None:
                 yield transfer
 
@@ -145,7 +152,9 @@ class EtherscanReader(BudgetedReader):
 
     def _call(self, module: str, action: str, **params: str | int) -> Any:
         self._acquire(COST)
-        request = Request("/v2/api", {"chainid": 1, "module": module, "action": action, **params}, costs=COST)
+        request = Request(
+            "/v2/api", {"chainid": self.chain.chain_id, "module": module, "action": action, **params}, costs=COST
+        )
         payload = self._http.ask(request, deadline=self._deadline, again=self._again).payload
         if not isinstance(payload, dict):
             raise ShapeError("an object was expected")

@@ -1,6 +1,6 @@
 """What every reader of a chain does, whoever serves it: stay within a budget, and refuse an answer of another form.
 
-Belongs here: the head that readers share. Does not: a provider's calls (etherscan.py, ethereum_rpc.py).
+Belongs here: the head that readers share. Does not: a provider's calls (etherscan.py, ethereum_rpc.py, trongrid.py).
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from liq_pipeline.domain.chains import ETHEREUM, Chain
 from liq_pipeline.sources.access.http import BadAnswerError, HttpClient
 from liq_pipeline.sources.access.limits import BudgetError
 from liq_pipeline.sources.live.values import UNREADABLE
@@ -19,11 +20,17 @@ class BudgetedReader:
     """A reader that asks over HTTP. acquire: reserves a request's costs or raises BudgetError. deadline: of the round,
     in seconds of the monotonic clock."""
 
-    name: str
+    is_final = False
 
     def __init__(
-        self, http: HttpClient, acquire: Callable[[dict[str, int]], None], deadline: float | None = None
+        self,
+        http: HttpClient,
+        acquire: Callable[[dict[str, int]], None],
+        deadline: float | None = None,
+        chain: Chain = ETHEREUM,
     ) -> None:
+        self.chain = chain
+        self.name = http.source
         self._http = http
         self._acquire = acquire
         self._deadline = deadline

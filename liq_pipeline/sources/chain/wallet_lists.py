@@ -21,15 +21,18 @@ from typing import Any, Final
 
 import psycopg
 
+from liq_pipeline.domain.chains import CHAINS
+from liq_pipeline.domain.tron_address import is_tron_address
 from liq_pipeline.domain.wallets import (
     CUSTODY_SUFFIX,
     SHIPPED_LIST_VERSION,
+    TREASURY_SUFFIX,
     WalletLabel,
     shipped_labels,
 )
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources.access.http import HttpClient, Request, SourceError
-from liq_pipeline.sources.chain.ethereum import CHAIN
+from liq_pipeline.sources.chain.ethereum import CHAIN, node_form
 from liq_pipeline.sources.live.values import UNREADABLE
 from liq_pipeline.store.connection import connect
 
@@ -38,8 +41,20 @@ log = logging.getLogger(__name__)
 REFRESH_SECONDS: Final = 86_400.0
 PUBLISHED_SECONDS: Final = 30.0
 
+TRON_LETTERS: Final = 34
 _ADDRESS = re.compile(r"^0x[0-9a-f]{40}$")
-_ETHEREUM_NAMES = frozenset({"ETH", "ETHEREUM", "ERC20", "ETH (ERC20)"})
+_CHAIN_NAMES = {
+    "ethereum": ("ETH", "ETHEREUM", "ERC20", "ETH (ERC20)"),
+    "tron": ("TRX", "TRON", "TRC20", "TRX (TRC20)"),
+    "bsc": ("BSC", "BNB", "BEP20", "BNB SMART CHAIN", "BSC (BEP20)"),
+    "arbitrum": ("ARB", "ARBITRUM", "ARBI", "ARBITRUM ONE"),
+    "base": ("BASE",),
+    "polygon": ("MATIC", "POLYGON", "POL"),
+    "avalanche": ("AVAX", "AVAXC", "AVAX-C", "CAVAX", "AVALANCHE", "AVALANCHE C-CHAIN"),
+    "optimism": ("OP", "OPTIMISM", "OPT", "OP MAINNET"),
+}
+_CHAIN_OF_NAME = {name: chain for chain, names in _CHAIN_NAMES.items() for name in names}
+"""What exchanges call the chains in their files."""
 
 
 class LabelList:
@@ -48,6 +63,9 @@ class LabelList:
     def __init__(self, version: str, labels: Iterable[WalletLabel], chain: str = CHAIN) -> None:
         self.version = version
         self._labels: dict[str, WalletLabel] = {label.address: label for label in labels if label.chain == chain}
+        self._node_form = {address: node_form(CHAINS[chain], address) for address in self._labels}
+        self._dated = [label for label in self._labels.values() if label.valid_from or label.valid_to]
+        self._of_nodes: dict[tuple[bool, ...], dict[str, str]] = {}
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -55,6 +73,14 @@ class LabelList:
     def entities_at(self, moment: datetime) -> Mapping[str, str]:
         """{address: entity} of the labels that hold at that time."""
         return {address: label.entity for address, label in self._labels.items() if label.holds_at(moment)}
+
+    def entities_of_nodes(self, moment: datetime) -> Mapping[str, str]:
+        """The same by addresses as nodes write them. Built once for all times at which the same labels hold."""
+        holding = tuple(label.holds_at(moment) for label in self._dated)
+        if holding not in self._of_nodes:
+            at = self.entities_at(moment)
+            self._of_nodes[holding] = {self._node_form[address]: entity for address, entity in at.items()}
+        return self._of_nodes[holding]
 
 
 def ensure_shipped(conn: psycopg.Connection[Any], now: datetime) -> None:
@@ -87,8 +113,16 @@ def save(conn: psycopg.Connection[Any], version: str, labels: Iterable[WalletLab
     return True
 
 
-def in_force(conn: psycopg.Connection[Any], moment: datetime) -> LabelList:
-    """The newest list known at that time; the shipped one before any was written."""
+def in_force(conn: psycopg.Connection[Any], moment: datetime, chain: str = CHAIN) -> LabelList:
+    """A chain's part of the newest list known at that time; of the shipped one before any was written."""
+    version = version_in_force(conn, moment)
+    if version is None:
+        return LabelList(SHIPPED_LIST_VERSION, shipped_labels(), chain)
+    return LabelList(version, load(conn, version), chain)
+
+
+def version_in_force(conn: psycopg.Connection[Any], moment: datetime) -> str | None:
+    """Of the newest list known at that time; None before any was written."""
     row = conn.execute(
         """
         SELECT list_version FROM wallet_label_lists WHERE known_at <= %s
@@ -96,12 +130,11 @@ def in_force(conn: psycopg.Connection[Any], moment: datetime) -> LabelList:
         """,
         [moment],
     ).fetchone()
-    if row is None:
-        return LabelList(SHIPPED_LIST_VERSION, shipped_labels())
-    return LabelList(row[0], _load(conn, row[0]))
+    return None if row is None else str(row[0])
 
 
-def _load(conn: psycopg.Connection[Any], version: str) -> list[WalletLabel]:
+def load(conn: psycopg.Connection[Any], version: str) -> list[WalletLabel]:
+    """All labels of a list."""
     rows = conn.execute(
         "SELECT chain, address, entity, role, source, valid_from, valid_to FROM wallet_labels WHERE list_version = %s",
         [version],
@@ -128,11 +161,14 @@ def refresh(conn: psycopg.Connection[Any], published: Iterable[WalletLabel], now
     """
     # A moment earlier: of two lists known at one instant none would be the newer.
     ensure_shipped(conn, now - timedelta(microseconds=1))
-    current = {(label.chain, label.address): label for label in _load(conn, in_force(conn, now).version)}
+    version = version_in_force(conn, now)
+    current = {(label.chain, label.address): label for label in (load(conn, version) if version else ())}
     merged = dict(current)
     for label in published:
         known = current.get((label.chain, label.address))
-        if known is None or (known.entity != label.entity and not known.entity.endswith(CUSTODY_SUFFIX)):
+        if known is None or (
+            known.entity != label.entity and not known.entity.endswith((CUSTODY_SUFFIX, TREASURY_SUFFIX))
+        ):
             merged[(label.chain, label.address)] = label
     if merged == current:
         return None
@@ -211,22 +247,24 @@ def published_files(now: datetime) -> tuple[PublishedFile, ...]:
 
 
 def bybit_labels(text: str) -> tuple[list[WalletLabel], list[str]]:
-    """Ethereum addresses of Bybit's monthly proof-of-reserves CSV (Coin, Height, Amount, Address).
+    """Addresses of Bybit's monthly proof-of-reserves CSV (Coin, Height, Amount, Address, in some months Chain).
 
-    Returns (labels, malformed addresses): the published files have contained broken hexadecimal.
+    Where no chain stands beside it, 0x... is taken as Ethereum's and T... as Tron's. Returns (labels, malformed
+    addresses): the published files have contained broken hexadecimal.
     """
-    labels: dict[str, WalletLabel] = {}
+    labels: dict[tuple[str, str], WalletLabel] = {}
     malformed: list[str] = []
     for row in csv.DictReader(text.splitlines()):
         fields = {str(name).strip().lower(): str(value or "").strip() for name, value in row.items()}
+        named = fields.get("chain") or fields.get("network") or ""
         for part in re.split(r"[\s;,]+", fields.get("address", "")):
-            _collect(part, "bybit", labels, malformed)
+            _collect(part, named, "bybit", labels, malformed)
     return list(labels.values()), malformed
 
 
 def binance_labels(payload: Any) -> tuple[list[WalletLabel], list[str]]:
-    """Ethereum addresses of Binance's proof-of-reserves answer: any object that names a network and an address."""
-    labels: dict[str, WalletLabel] = {}
+    """Addresses of Binance's proof-of-reserves answer: any object that names a network and an address."""
+    labels: dict[tuple[str, str], WalletLabel] = {}
     malformed: list[str] = []
 
     def walk(value: Any) -> None:
@@ -234,10 +272,10 @@ def binance_labels(payload: Any) -> tuple[list[WalletLabel], list[str]]:
             for inner in value:
                 walk(inner)
         elif isinstance(value, dict):
-            network = str(value.get("network") or value.get("chain") or "").upper()
+            network = str(value.get("network") or value.get("chain") or "")
             address = value.get("address")
-            if isinstance(address, str) and network in _ETHEREUM_NAMES:
-                _collect(address, "binance", labels, malformed)
+            if isinstance(address, str) and network:
+                _collect(address, network, "binance", labels, malformed)
             for inner in value.values():
                 walk(inner)
 
@@ -245,13 +283,21 @@ def binance_labels(payload: Any) -> tuple[list[WalletLabel], list[str]]:
     return list(labels.values()), malformed
 
 
-def _collect(part: str, entity: str, labels: dict[str, WalletLabel], malformed: list[str]) -> None:
-    address = part.strip().lower()
-    if not address.startswith("0x"):
+def _collect(
+    part: str, network: str, entity: str, labels: dict[tuple[str, str], WalletLabel], malformed: list[str]
+) -> None:
+    """A label of an address on a chain that is followed; an address in another form than its chain's is malformed."""
+    text = part.strip()
+    if network:
+        chain = _CHAIN_OF_NAME.get(network.strip().upper())
+    else:
+        chain = "ethereum" if text.lower().startswith("0x") else "tron" if is_tron_address(text) else None
+    if chain is None or not text or (chain == "tron" and not (len(text) == TRON_LETTERS and text[0] == "T")):
         return  # another chain's address
-    if not _ADDRESS.match(address):
+    address = text if chain == "tron" else text.lower()
+    if not (is_tron_address(address) if chain == "tron" else _ADDRESS.match(address)):
         malformed.append(part)
         return
-    labels[address] = WalletLabel(
-        chain=CHAIN, address=address, entity=entity, role="wallet", source=f"{entity}-proof-of-reserves"
+    labels[chain, address] = WalletLabel(
+        chain=chain, address=address, entity=entity, role="wallet", source=f"{entity}-proof-of-reserves"
     )

@@ -1,7 +1,7 @@
-"""The chain's part of a polling round, in a thread beside the venues' and within the same bound.
+"""A chain's part of a polling round, in a thread beside the venues' and within the same bound.
 
 Belongs here: when the chain is due, its budget, what a failure means for the next round. Does not: following it
-(sources/chain/following.py), or a provider's endpoints (live/).
+(sources/chain/following.py), or a provider's endpoints (sources/chain/).
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ FLOWS: Final = "transfers"
 
 
 class FlowTask:
-    """Following the chain in a thread of its own, beside the venues and within the same bound."""
+    """Following one chain in a thread of its own, beside the venues and the other chains and within the same bound."""
 
     def __init__(
         self,
+        source: str,
         database_url: str,
         settings: Settings,
         feeds: dict[FeedKey, FeedState],
@@ -45,8 +46,8 @@ class FlowTask:
         self._now = now
         self._until = until
         self._raw_log = raw_log
-        self._source = registry.flow_source(settings)
-        self._key = FeedKey(self._source or "", FLOWS)
+        self._source = source
+        self._key = FeedKey(source, FLOWS)
         self._before = feeds.get(self._key)
         self.reading = FlowReading(read_at=now)
         self.changed: dict[FeedKey, FeedState] = {}
@@ -55,11 +56,11 @@ class FlowTask:
     def run(self) -> None:
         """Read, if it is due. Its failure is in `changed` and `failures`."""
         cadence = self._settings.sources.flows_seconds
-        if self._source is None or not is_due(self._before, cadence, self._now):
+        if not is_due(self._before, cadence, self._now):
             return
         on_answer, on_chunk = (None, None) if self._raw_log is None else (self._raw_log.answer, self._raw_log.chunk)
-        http = registry.flow_client(self._settings, on_answer=on_answer)
-        budgets = limits.Budgets(self._database_url, registry.flow_limits(self._settings))
+        http = registry.flow_client(self._settings, self._source, on_answer=on_answer)
+        budgets = limits.Budgets(self._database_url, registry.flow_limits(self._settings, self._source))
         before = self._before or FeedState(self._now, self._now)
 
         def acquire(costs: dict[str, int]) -> None:
@@ -68,8 +69,9 @@ class FlowTask:
         try:
             with connect(self._database_url, application_name="liq flows") as conn:
                 wallet_lists.ensure_shipped(conn, self._now)
-                labels = wallet_lists.in_force(conn, self._now)
+                conn.commit()
                 reader = registry.flow_reader(http, acquire, self._until)
+                labels = wallet_lists.in_force(conn, self._now, reader.chain.name)
                 knobs = self._settings.sources
                 self.reading = read_flows(
                     reader, conn, labels, knobs, self._now, self._until, failures=before.failures, on_chunk=on_chunk
@@ -84,7 +86,7 @@ class FlowTask:
             reason = error.reason if isinstance(error, SourceError) else str(error)
             seconds, failures = wait_after(error, cadence, before.failures, self._settings)
             if isinstance(error, ThrottledError):
-                budgets.block(list(registry.flow_limits(self._settings))[:1], seconds, reason)
+                budgets.block(list(registry.flow_limits(self._settings, self._source))[:1], seconds, reason)
             self.failures[self._source] = reason
             due = self._now + timedelta(seconds=seconds)
             self.changed[self._key] = FeedState(due, self._now, before.last_success, failures, reason)

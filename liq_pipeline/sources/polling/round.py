@@ -24,6 +24,7 @@ import psycopg
 
 from liq_pipeline.bus.producer import RecordProducer
 from liq_pipeline.bus.topics import TOPIC_OF_RECORD
+from liq_pipeline.domain.chains import chain_of
 from liq_pipeline.domain.records import Record
 from liq_pipeline.domain.worlds import REAL
 from liq_pipeline.settings import Settings
@@ -95,16 +96,20 @@ def poll_due(
         tasks = plan(sources, feeds, listings, settings, moment)
         tasks = admit(conn, tasks, settings, moment)
         conn.commit()
-        flows = FlowTask(database_url, settings, feeds, moment, asking_until, raw_log)
-        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="beside") as beside:
+        flows = [
+            FlowTask(source, database_url, settings, feeds, moment, asking_until, raw_log)
+            for source in registry.flow_sources(settings)
+        ]
+        with ThreadPoolExecutor(max_workers=1 + len(flows), thread_name_prefix="beside") as beside:
             # Connecting takes about as long as a venue's answer: done meanwhile.
             connecting = beside.submit(
                 RecordProducer, bootstrap_servers, settings.kafka_topic_prefix, client_id="liq-poll"
             )
-            following = beside.submit(flows.run)
+            following = [beside.submit(task.run) for task in flows]
             retries = limits.Budgets(database_url, limits_of(tasks, settings))
             ask_all(tasks, settings, asking_until, retries)
-            following.result()
+            for chain in following:
+                chain.result()
             asked = [task for task in tasks if task.started]
             if raw_log is not None:
                 _write_down(raw_log, asked, moment)
@@ -112,21 +117,26 @@ def poll_due(
         result.asked = len(asked)
         result.answered = sum(task.error is None for task in asked)
         outcome = Outcome(settings, moment, feeds, listings)
-        records: list[Record] = [*outcome.take(asked), *flows.reading.records]
-        outcome.changed |= flows.changed
-        outcome.failures |= flows.failures
+        records: list[Record] = outcome.take(asked)
+        for followed in flows:
+            records += followed.reading.records
+            outcome.changed |= followed.changed
+            outcome.failures |= followed.failures
+        heartbeats = [task.reading.heartbeat for task in flows if task.reading.heartbeat is not None]
         with producer:
             for record in records:
                 producer.send(record)
             producer.flush(timeout_seconds=max(1.0, begun + knobs.round_seconds - time.monotonic()))
-            if flows.reading.heartbeat is not None:
-                # Only now is it true that everything up to this block has arrived.
-                producer.send_heartbeat("stablecoin_flows", flows.reading.heartbeat)
+            if heartbeats:
+                # Only now is it true that everything up to these blocks has arrived.
+                for heartbeat in heartbeats:
+                    producer.send_heartbeat("stablecoin_flows", heartbeat)
                 producer.flush(timeout_seconds=max(1.0, begun + knobs.round_seconds - time.monotonic()))
         result.records = dict(Counter(TOPIC_OF_RECORD[type(record)] for record in records))
         result.failures, result.problems = outcome.failures, outcome.problems
         result.not_listed = outcome.write(conn)
-        remember(conn, flows.reading)
+        for followed in flows:
+            remember(conn, followed.reading)
         _write_status(conn, sources, {**feeds, **outcome.changed}, settings, moment)
         register_real_world(conn, settings)
         conn.commit()
@@ -173,15 +183,20 @@ def _write_status(
         for name in registry.SOURCES
         if name not in in_force
     ]
-    flows = registry.flow_source(settings)
-    if flows is not None:
-        budget = limits.usage(conn, registry.flow_limits(settings), now)
-        rows.append(replace(source_status.judge(flows, feeds), budget=budget))
+    followed = registry.flow_sources(settings)
+    for venue in followed:
+        budget = limits.usage(conn, registry.flow_limits(settings, venue), now)
+        rows.append(replace(source_status.judge(venue, feeds), budget=budget))
+    # The usual ways to the flow side; a chain that was never asked for is not missed.
     rows += [
-        source_status.SourceStatus(
-            name, "off", "no ETHERSCAN_API_KEY and no LIQ_ETHEREUM_RPC_URL, or the other is used"
+        source_status.SourceStatus(name, "off", f"{keys}, or another way to {chain_of(name)} is used")
+        for name, keys in (
+            ("etherscan", "no ETHERSCAN_API_KEY"),
+            ("ethereum_rpc", "no LIQ_ETHEREUM_RPC_URL"),
+            ("trongrid", "no TRONGRID_API_KEY and no tron in LIQ_FLOW_CHAINS"),
         )
-        for name in ("etherscan", "ethereum_rpc")
-        if name != flows
+        if name not in followed
     ]
+    known = {*registry.all_flow_venues()} - {"etherscan", "ethereum_rpc", "trongrid", *followed}
+    conn.execute("DELETE FROM source_status WHERE source = ANY(%s)", [sorted(known)])
     source_status.write(conn, rows)

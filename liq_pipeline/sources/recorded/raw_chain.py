@@ -1,4 +1,4 @@
-"""Stablecoin transfers out of recorded answers: the block ranges that were read, read again from what was answered.
+"""A chain's stablecoin transfers out of recorded answers: the block ranges that were read, out of what was answered.
 
 Belongs here: serving a reader of the chain from recorded answers, and what a re-org takes back. Does not: the format
 (raw_log.py), or what answers mean (sources/chain/etherscan.py, sources/chain/ethereum_rpc.py).
@@ -20,16 +20,16 @@ from liq_pipeline.domain.wallets import SHIPPED_LIST_VERSION, shipped_labels
 from liq_pipeline.settings import SourceSettings
 from liq_pipeline.sources.access.http import Answer, HttpClient, Request, Reserve, SourceError
 from liq_pipeline.sources.access.raw_log import RawLine
-from liq_pipeline.sources.chain import ethereum_rpc, etherscan
-from liq_pipeline.sources.chain.ethereum import TOKENS, Chunk
+from liq_pipeline.sources.chain import ethereum_rpc
+from liq_pipeline.sources.chain.ethereum import Chunk
 from liq_pipeline.sources.chain.following import records_of
 from liq_pipeline.sources.chain.wallet_lists import LabelList
 from liq_pipeline.sources.live.values import UNREADABLE
 from liq_pipeline.sources.playing.playable import Message
-from liq_pipeline.sources.registry import flow_reader
+from liq_pipeline.sources.registry import all_flow_venues, flow_reader
 
 FLOWS: Final = "stablecoin_flows"
-CHAIN_SOURCES: Final = (etherscan.NAME, ethereum_rpc.NAME)
+CHAIN_SOURCES: Final = all_flow_venues()
 
 
 class ChainPlayer:
@@ -40,7 +40,7 @@ class ChainPlayer:
         self._world = world
         self._answers = _RecordedAnswers(source)
         self._reader = flow_reader(self._answers, lambda costs: None, None)
-        self._labels = LabelList(SHIPPED_LIST_VERSION, shipped_labels())
+        self._labels = LabelList(SHIPPED_LIST_VERSION, shipped_labels(), self._reader.chain.name)
         self._knobs = SourceSettings(flow_minimum_amount=minimum_amount)
         self._hash_of: dict[int, str] = {}
         self._rows_of: dict[str, dict[tuple[str, int], StablecoinFlow]] = {}
@@ -56,7 +56,7 @@ class ChainPlayer:
         if line.kind != "chunk" or line.first_block is None or line.last_block is None:
             return [], []
         try:
-            chunk = self._reader.read(TOKENS, line.first_block, line.last_block)
+            chunk = self._reader.read(self._reader.chain.tokens, line.first_block, line.last_block)
             for number in self._hash_of.keys() & set(range(line.first_block, line.last_block + 1)):
                 if number not in chunk.blocks:
                     chunk.blocks[number] = self._reader.block(number)
@@ -74,7 +74,7 @@ class ChainPlayer:
                 gone = self._rows_of.pop(before, {}).values()
                 messages += [msgspec.structs.replace(row, is_canonical=False, received_at=received_at) for row in gone]
             self._hash_of[block.number] = block.hash
-        for record in records_of(chunk, self._labels, self._knobs, self._reader.name):
+        for record in records_of(chunk, self._labels, self._knobs, self._reader.name, self._reader.chain):
             rows = self._rows_of.setdefault(record.block_hash, {})
             identity = (record.tx_hash, record.log_index)
             if identity not in rows:  # blocks are read several times; only what is new is a message

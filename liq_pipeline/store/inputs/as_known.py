@@ -19,7 +19,8 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
-from liq_pipeline.domain.wallets import ZERO_ADDRESS, direction_between
+from liq_pipeline.domain.chains import ZERO_ADDRESSES
+from liq_pipeline.domain.wallets import CUSTODY_SUFFIX, TREASURY_SUFFIX
 from liq_pipeline.scoring.bars import (
     MICROSECONDS,
     STEP_SECONDS,
@@ -33,7 +34,6 @@ from liq_pipeline.scoring.bars import (
     empty_bars,
     window_sums,
 )
-from liq_pipeline.scoring.pressure import INFLOW, OUTFLOW, user_flow
 from liq_pipeline.store.columns import fetch_arrays
 from liq_pipeline.store.inputs.expected_sources import FLOW_TOPIC, Origins, Scope
 
@@ -92,6 +92,54 @@ def build_bars(
     return bars
 
 
+@dataclass(frozen=True)
+class FlowSums:
+    """What moved over the window up to each point, in millionths of a dollar: (chain, token, direction) -> (points,).
+
+    Directions: inflow and outflow of users, mint and burn. What is absent did not move.
+    """
+
+    points: int
+    by_kind: dict[tuple[str, str, str], Integers]
+
+    def cents(self, direction: str, chain: str | None = None, token: str | None = None) -> Integers:
+        """One direction's sum in cents, of a chain and a token or of all.
+
+        Rounded once: a thousand transfers of 0.4 cents are four dollars, not nothing.
+        """
+        total = np.zeros(self.points, dtype=np.int64)
+        for (of_chain, of_token, of_direction), sums in self.by_kind.items():
+            if of_direction == direction and chain in (None, of_chain) and token in (None, of_token):
+                total += sums
+        return (total + 5_000) // 10_000
+
+    def tokens(self, chain: str) -> tuple[str, ...]:
+        """The chain's tokens that moved."""
+        return tuple(sorted({token for of_chain, token, _ in self.by_kind if of_chain == chain}))
+
+
+def flow_totals(
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    times_us: Integers,
+    window_minutes: int,
+    *,
+    origins: Origins | None = None,
+    cut: Cut | None = None,
+) -> FlowSums:
+    """What moved over the window up to each point, by the labels in force at that point.
+
+    origins: None for those of current values.
+    """
+    sums = FlowSums(times_us.size, {})
+    for list_version, part in _label_lists(conn, times_us):
+        for kind, millionths in _flows_under(
+            conn, scope, times_us[part], window_minutes, list_version, origins or scope.current_origins, cut
+        ):
+            sums.by_kind.setdefault(kind, np.zeros(times_us.size, dtype=np.int64))[part] += millionths
+    return sums
+
+
 def flow_sums(
     conn: psycopg.Connection[Any],
     scope: Scope,
@@ -101,18 +149,9 @@ def flow_sums(
     origins: Origins | None = None,
     cut: Cut | None = None,
 ) -> tuple[Integers, Integers]:
-    """Users' inflow and outflow in cents over the window up to each point, by the labels in force at that point.
-
-    origins: None for those of current values.
-    """
-    # Summed in millionths and rounded once: a thousand transfers of 0.4 cents are four dollars, not nothing.
-    inflow, outflow = np.zeros(times_us.size, dtype=np.int64), np.zeros(times_us.size, dtype=np.int64)
-    for list_version, part in _label_lists(conn, times_us):
-        for sign, sums in _flows_under(
-            conn, scope, times_us[part], window_minutes, list_version, origins or scope.current_origins, cut
-        ):
-            (inflow if sign == INFLOW else outflow)[part] += sums
-    return _to_cents(inflow), _to_cents(outflow)
+    """Users' inflow and outflow in cents over the window up to each point, over all chains."""
+    sums = flow_totals(conn, scope, times_us, window_minutes, origins=origins, cut=cut)
+    return sums.cents("inflow"), sums.cents("outflow")
 
 
 def flow_sources_fresh(
@@ -318,6 +357,27 @@ def _label_lists(conn: psycopg.Connection[Any], times_us: Integers) -> Iterator[
         yield (None if position < 0 else str(lists[position][0])), slice(int(start), int(stop))
 
 
+COUNTED: Final = ("inflow", "outflow", "mint", "burn")
+"""Directions that are summed: the rest moves no user's money and changes no supply."""
+_ZEROS: Final = sql.SQL(", ").join(sql.Literal(address) for address in ZERO_ADDRESSES)
+DIRECTION: Final = sql.SQL(
+    """
+    CASE WHEN from_address IN ({zeros}) THEN 'mint' WHEN to_address IN ({zeros}) THEN 'burn'
+         WHEN f.entity ~ {treasury} THEN CASE WHEN g.entity ~ {treasury} THEN 'internal' ELSE 'mint' END
+         WHEN g.entity ~ {treasury} THEN 'burn'
+         WHEN f.entity ~ {custody} OR g.entity ~ {custody} THEN 'internal'
+         WHEN f.entity IS NULL AND g.entity IS NULL THEN 'other'
+         WHEN f.entity IS NULL THEN 'inflow' WHEN g.entity IS NULL THEN 'outflow'
+         WHEN f.entity = g.entity THEN 'internal' ELSE 'inter_exchange' END
+    """
+).format(
+    zeros=_ZEROS,
+    treasury=sql.Literal(f"{TREASURY_SUFFIX}$"),
+    custody=sql.Literal(f"{CUSTODY_SUFFIX}$"),
+)
+"""domain/wallets.py's direction(), where the rows are: what is not summed never leaves the database."""
+
+
 def _flows_under(
     conn: psycopg.Connection[Any],
     scope: Scope,
@@ -326,16 +386,14 @@ def _flows_under(
     list_version: str | None,
     origins: Origins,
     cut: Cut | None,
-) -> Iterator[tuple[int, Integers]]:
-    """(INFLOW or OUTFLOW, millionths of a dollar per point) under one label list; without one, as first seen."""
+) -> Iterator[tuple[tuple[str, str, str], Integers]]:
+    """((chain, token, direction), millionths of a dollar per point) under a label list; without one, as first seen."""
     width_us = window_minutes * 60 * MICROSECONDS
     if list_version is None:
-        groups: sql.Composable = sql.SQL("direction, NULL::text, false, false")
+        direction: sql.Composable = sql.SQL("direction")
         joins: sql.Composable = sql.SQL("")
     else:
-        groups = sql.SQL("f.entity, g.entity, from_address = {zero}, to_address = {zero}").format(
-            zero=sql.Literal(ZERO_ADDRESS)
-        )
+        direction = DIRECTION
         joins = sql.SQL(" ").join(
             sql.SQL(
                 "LEFT JOIN wallet_labels AS {alias} ON {alias}.chain = t.chain AND {alias}.address = t.{address}"
@@ -345,33 +403,47 @@ def _flows_under(
             ).format(alias=sql.Identifier(alias), address=sql.Identifier(address), version=sql.Literal(list_version))
             for alias, address in (("f", "from_address"), ("g", "to_address"))
         )
+    # One point, as live ticks have it: added up where the rows are. Several share rows, which are then fetched once.
+    is_single = times_us.size == 1
+    columns = (
+        "sum(millionths)::bigint"
+        if is_single
+        else "array_agg(event_time), array_agg(known_at), array_agg(until), array_agg(millionths)"
+    )
     query = sql.SQL(
         """
-        SELECT {groups}, array_agg(event_time), array_agg(known_at),
-               array_agg(coalesce(orphaned_known_at, %(never)s)), array_agg(round(amount * 1000000)::bigint)
-        FROM stablecoin_flows AS t {joins} {cut}
-        WHERE world = %(world)s AND event_time > %(first)s AND event_time <= %(last)s AND known_at <= %(last)s
-          AND (is_canonical OR orphaned_known_at IS NOT NULL) {origins}
-        GROUP BY 1, 2, 3, 4
+        SELECT chain, token, direction, {columns} FROM (
+            SELECT t.chain, t.token, {direction} AS direction, event_time, known_at,
+                   coalesce(orphaned_known_at, %(never)s) AS until, round(amount * 1000000)::bigint AS millionths
+            FROM stablecoin_flows AS t {joins} {cut}
+            WHERE world = %(world)s AND event_time > %(first)s AND event_time <= %(last)s AND known_at <= %(last)s
+              AND (is_canonical OR orphaned_known_at IS NOT NULL) {origins}
+        ) AS told
+        WHERE direction = ANY(%(counted)s) {standing}
+        GROUP BY chain, token, direction
         """
-    ).format(groups=groups, joins=joins, cut=_cut_join(cut), origins=_ORIGIN_FILTER[origins])
+    ).format(
+        columns=sql.SQL(columns),
+        direction=direction,
+        joins=joins,
+        cut=_cut_join(cut),
+        origins=_ORIGIN_FILTER[origins],
+        standing=sql.SQL("AND until > %(last)s" if is_single else ""),
+    )
     parameters = {
         "world": scope.world,
         "never": _NEVER,
         "first": _time(int(times_us[0]) - width_us),
         "last": _time(int(times_us[-1])),
+        "counted": list(COUNTED),
         **_cut_parameters(conn, cut, FLOW_TOPIC),
     }
-    for from_entity, to_entity, is_mint, is_burn, event_us, known_us, until_us, millionths in fetch_arrays(
-        conn, query, parameters
-    ):
-        if list_version is None:
-            direction = from_entity  # the query's first column: the direction as first seen
+    for chain, token, kind, *found in fetch_arrays(conn, query, parameters):
+        if is_single:
+            yield (chain, token, kind), np.array(found, dtype=np.int64)
         else:
-            direction = direction_between(from_entity, to_entity, is_mint=is_mint, is_burn=is_burn)
-        sign = user_flow(direction)
-        if sign in (INFLOW, OUTFLOW):
-            yield sign, window_sums(event_us, known_us, millionths, times_us, width_us, until_us)
+            event_us, known_us, until_us, millionths = found
+            yield (chain, token, kind), window_sums(event_us, known_us, millionths, times_us, width_us, until_us)
 
 
 _ORIGIN_FILTER: Final[dict[Origins, sql.SQL]] = {
@@ -379,10 +451,6 @@ _ORIGIN_FILTER: Final[dict[Origins, sql.SQL]] = {
     "live": sql.SQL("AND origin <> 'archive'"),
     "archive": sql.SQL("AND origin = 'archive'"),
 }
-
-
-def _to_cents(millionths: Integers) -> Integers:
-    return (millionths + 5_000) // 10_000
 
 
 def _cut_join(cut: Cut | None) -> sql.SQL:
