@@ -223,10 +223,21 @@ def test_the_recorded_binance_frame(shared_data: Path) -> None:
         (htx.parse_stream, "htx", frames_of("htx")["stream"][1], Instrument("BTC", "BTC-USDT", 1, 0.001)),
         (gate.parse_stream, "gate", frames_of("gate")["stream"][1], Instrument("BTC", "BTC_USDT", 1, 0.0001)),
     ],
-    ids=(
-        "binance bybit okx gate deribit bitget kraken_futures dydx htx"
-        " bitget-streamed dydx-streamed htx-streamed gate-streamed"
-    ).split(),
+    ids=[
+        "binance",
+        "bybit",
+        "okx",
+        "gate",
+        "deribit",
+        "bitget",
+        "kraken_futures",
+        "dydx",
+        "htx",
+        "bitget-streamed",
+        "dydx-streamed",
+        "htx-streamed",
+        "gate-streamed",
+    ],
 )
 def test_a_side_nobody_documented_is_a_problem_and_no_row(
     parse: Any, venue: str, message: Any, instrument: Instrument

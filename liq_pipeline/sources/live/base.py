@@ -313,7 +313,7 @@ class Stream:
     subscribe_every_seconds: the pause between two messages of `subscribe` where the venue counts them.
     most_instruments: how many one connection may follow; what is more is left to the list, which then proves the feed.
     ids_are_the_lists: the list of `event_feeds` gives an event the same id. Where it does not, only one of the two
-    speaks for any moment (access/turns.py).
+    speaks for any moment (sources/access/turns.py).
     """
 
     path: Callable[[Sequence[Instrument]], str]

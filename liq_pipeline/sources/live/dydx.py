@@ -8,7 +8,7 @@ therefore its mark. The market list carries no time, so event_time is when we as
 Liquidations are trades of the type LIQUIDATED, which speaks of the taker, as `side` does: a SELL closed a long; `size`
 in coins. A DELEVERAGED one moves a position to another trader and is no order in the market: not counted.
 The websocket's channel v4_trades has the same trades under the same ids, first those of a while back, then new ones.
-The indexer grants a connection 32 markets and two subscriptions a second (README of its services/socks); the list is
+The indexer grants a connection 32 markets and two subscriptions a second (README of its service "socks"); the list is
 read beside it, and proves what the stream does not follow.
 """
 
