@@ -1,9 +1,9 @@
 """How soon a cascade is told on 10 s ticks, in the simulator: the only market here whose every ten seconds are known.
 
-Run: python -m bench under_way [--days=90] [--symbols=10]. The rule in force reads each 10 s tick from 5-min bars and what
-is known at the tick, as the live tick does; the labels are those of version 1 on the 5-min closes of the market itself.
-The same market again with liquidations silent, and with its largest venue silent. Baseline: the plain rule on the same
-ticks.
+Run: python -m bench under_way [--days=90] [--symbols=10]. The rule in force reads each 10 s tick from 5-min bars and
+what is known at the tick, as the live tick does; the labels are those of version 1 on the 5-min closes of the market
+itself. The same market again with liquidations silent, and with its largest venue silent. Baseline: the plain rule on
+the same ticks.
 
 A made-up market says how fast the machine is, and nothing about real cascades.
 """
@@ -188,7 +188,7 @@ def _print(
     happened = [event for event in events if first <= event.onset <= last]
     severe = [event for event in happened if event.is_major or event.is_systemic]
     print(
-        f"{len(happened)} cascades within 4 h, {len(severe)} major or systemic; ticks of {TICK} s, {len(symbols)} symbols"
+        f"{len(happened)} cascades within 4 h, {len(severe)} major or systemic; {len(symbols)} symbols every {TICK} s"
     )
     for name, reading in readings.items():
         pages = reading.pages(grid, symbols)
