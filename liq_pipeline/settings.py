@@ -271,6 +271,11 @@ class Settings(BaseSettings):
     """Tries per message, 15 s to 15 min apart: 8 span about half an hour, the useful life of a warning."""
     alert_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     """Bound on connecting to and on reading from a channel."""
+    alert_hourly_ceiling: Annotated[int, Field(ge=1)] = 30
+    """Messages per channel and hour. What is more is recorded and counted in the next one; escalations, CRITICAL and
+    blindness always pass."""
+    alert_digest_minutes: Annotated[float, Field(ge=0, le=1440)] = 60.0
+    """INFO messages (LIQ_ALERT_MIN_SEVERITY=INFO) come together as one so often; 0: each at once."""
     alert_link_url: str | None = None
     """The desk's address as people reach it, put into messages; unset: its own port of this machine."""
     heartbeat_url: SecretStr | None = None

@@ -215,8 +215,10 @@ def rows(database_url: str, query: str, *parameters: Any) -> list[dict[str, Any]
 class StreamServer:
     """A local websocket venue: confirms subscriptions with `greeting` and sends what it is told to."""
 
-    def __init__(self, greeting: list[Any] | None = None) -> None:
+    def __init__(self, greeting: list[Any] | None = None, *, pack: Callable[[bytes], bytes] | None = None) -> None:
+        """pack: what the venue does to its frames before it sends them, as binary ones."""
         self.greeting = greeting or []
+        self._pack = pack
         self.heard: list[tuple[str, str]] = []
         self.connections = 0
         self._live: set[ServerConnection] = set()
@@ -231,11 +233,15 @@ class StreamServer:
 
     def send(self, message: Any) -> int:
         """To everyone who has subscribed; returns how many that were."""
-        text = message if isinstance(message, str) else json.dumps(message)
+        frame = self._frame(message)
         with self._lock:
             for connection in self._live:
-                connection.send(text)
+                connection.send(frame)
             return len(self._live)
+
+    def _frame(self, message: Any) -> str | bytes:
+        text = message if isinstance(message, str) else json.dumps(message)
+        return text if self._pack is None else self._pack(text.encode())
 
     def drop(self) -> None:
         """Close every connection."""
@@ -256,9 +262,9 @@ class StreamServer:
         try:
             for received in connection:
                 self.heard.append((connection.request.path if connection.request else "", str(received)))
-                if "ubscribe" in str(received) or "SUBSCRIBE" in str(received):
+                if "subscribe" in str(received).lower() or '"op":"sub"' in str(received):
                     for message in self.greeting:
-                        connection.send(message if isinstance(message, str) else json.dumps(message))
+                        connection.send(self._frame(message))
                     with self._lock:
                         self._live.add(connection)
         except ConnectionClosed:

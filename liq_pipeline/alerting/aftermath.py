@@ -1,7 +1,7 @@
-"""What happened while a cascade was under way: told when it is over, read from what is stored.
+"""What happened while a cascade was under way, and what became of earlier pages: read from what is stored.
 
-Belongs here: the queries behind an "over" message, bounded to the alert's own time. Does not: words
-(alerting/telling/under_way.py), or what followed an alert by the labels (evaluation/paging/outcomes.py).
+Belongs here: the queries behind an "over" message, bounded to the alert's own time, and behind "here so far". Does not:
+words (alerting/telling/under_way.py), or what followed an alert by the labels (evaluation/paging/outcomes.py).
 
 Only what was known at the moment counts, whatever has been written since: a replay in other batches, or a what-if years
 later, tells the same.
@@ -21,6 +21,8 @@ from liq_pipeline.domain.worlds import World
 WARNED_WITHIN: Final = timedelta(hours=24)
 """Warnings of so long before the start are named: what came earlier spoke of something else."""
 LONGEST: Final = timedelta(hours=48)
+JUDGED_AFTER: Final = timedelta(hours=5)
+"""A page's verdict needs the four hours of the label, and what was not judged then is no record at the moment."""
 
 
 def what_happened(conn: psycopg.Connection[Any], world: World, alert: Alert, until: datetime) -> dict[str, Any]:
@@ -99,3 +101,34 @@ def what_happened(conn: psycopg.Connection[Any], world: World, alert: Alert, unt
             for row in warnings
         ],
     }
+
+
+def own_record(conn: psycopg.Connection[Any], world: World, until: datetime) -> dict[str, Any] | None:
+    """How many pages of the rule this world has told and judged before `until`, how many were right, and what followed.
+
+    A page counts once: it is right if one of its symbols was, and what followed is that of its symbol that went
+    furthest. None: no page is judged.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            """
+            WITH judged AS (
+                SELECT a.page_id, bool_or(o.outcome = 'right') AS is_right, max(o.further_move_1h) AS further,
+                       (array_agg(o.adverse_move_1h ORDER BY o.further_move_1h DESC NULLS LAST))[1] AS adverse
+                FROM alerts AS a CROSS JOIN LATERAL (
+                    SELECT outcome, further_move_1h, adverse_move_1h FROM alert_outcomes
+                    WHERE alert_id = a.alert_id ORDER BY label_version DESC LIMIT 1
+                ) AS o
+                WHERE a.world = %s AND a.rule = 'under_way' AND a.first_told_at IS NOT NULL AND a.opened_at <= %s
+                  AND o.outcome <> 'open'
+                GROUP BY a.page_id
+            )
+            SELECT count(*)::int AS pages, count(*) FILTER (WHERE is_right)::int AS "right",
+                   percentile_cont(0.5) WITHIN GROUP (ORDER BY further) AS further_median,
+                   percentile_cont(0.5) WITHIN GROUP (ORDER BY adverse) AS adverse_median
+            FROM judged
+            """,
+            [world.name, until - JUDGED_AFTER],
+        )
+        record = cursor.fetchone()
+    return record if record and record["pages"] else None

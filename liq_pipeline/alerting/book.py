@@ -20,7 +20,7 @@ import psycopg
 from msgspec.structs import replace
 from psycopg.rows import dict_row
 
-from liq_pipeline.alerting.aftermath import what_happened
+from liq_pipeline.alerting.aftermath import own_record, what_happened
 from liq_pipeline.alerting.deciding.machine import step
 from liq_pipeline.alerting.deciding.policy import LEVEL_NAMES, LEVEL_OF_NAME, AlertPolicy
 from liq_pipeline.alerting.deciding.state import Alert, Book, Change, Cooling, CoolingKey, Message, Step
@@ -32,7 +32,7 @@ from liq_pipeline.alerting.sending.outbox import (
     row_id,
     to_jsonb,
 )
-from liq_pipeline.alerting.telling.messages import Text, render
+from liq_pipeline.alerting.telling.messages import Text, chart_of, render
 from liq_pipeline.alerting.telling.receipt import group_receipt, symbol_receipt
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.errors import LiqError
@@ -129,8 +129,11 @@ def advance(
 
 def _told(conn: psycopg.Connection[Any], message: Message, receipt: dict[str, Any], world: World) -> dict[str, Any]:
     """The record of a message; that of a cascade's end with what happened in it."""
-    if message.alert.rule == "under_way" and message.kind == "resolved":
-        receipt = receipt | {"what_happened": _aftermath(conn, world, message.alert, message.time)}
+    if message.alert.rule == "under_way":
+        if message.kind == "resolved":
+            receipt = receipt | {"what_happened": _aftermath(conn, world, message.alert, message.time)}
+        else:
+            receipt = receipt | {"own_record": own_record(conn, world, message.time)}
     return _message_record(message, receipt, render(message, receipt, world), world)
 
 
@@ -373,6 +376,7 @@ def _message_record(message: Message, receipt: dict[str, Any], text: Text, world
             }
             for other in message.together
         ],
+        "chart": chart_of(alert, receipt),
         "title": text.title,
         "body": text.body,
         "notify_type": text.notify_type,

@@ -31,6 +31,7 @@ from liq_pipeline.sources.access.limits import BudgetError, Budgets, usage
 from liq_pipeline.sources.access.listing import instruments_of
 from liq_pipeline.sources.access.raw_log import raw_log_of
 from liq_pipeline.sources.access.source_status import SourceStatus, State
+from liq_pipeline.sources.access.turns import Landed, Turns, needs_turns
 from liq_pipeline.sources.chain.wallet_lists import keep_fresh
 from liq_pipeline.sources.history.catchup import keep_caught_up
 from liq_pipeline.sources.live.base import Source
@@ -83,6 +84,7 @@ class Collector:
                 self._listed_only[source.name] = source
             http = registry.client(source, settings, on_answer=on_answer)
             instruments = self._instruments(source)
+            turns = self._turns_of(source, told.get(source.name)) if url is not None else None
             if source.stream is not None and url is not None:
                 self.streams.append(
                     StreamReader(
@@ -96,12 +98,16 @@ class Collector:
                         slow_probe_seconds=settings.sources.slow_probe_seconds,
                         first_backoff_seconds=first_backoff_seconds,
                         on_frame=on_frame,
+                        turns=turns,
+                        on_turn=None if raw_log is None else raw_log.turn,
                     )
                 )
             if source.event_feeds:
                 budgets = Budgets(database_url, source.limits_in_force(settings))
                 self.lists.append(
-                    ListReader(source, http, budgets, instruments, self.buffer, coverage, self._stop, settings)
+                    ListReader(
+                        source, http, budgets, instruments, self.buffer, coverage, self._stop, settings, turns=turns
+                    )
                 )
         self.sender = Sender(
             database_url,
@@ -142,6 +148,26 @@ class Collector:
                 [REAL, TOPIC],
             ).fetchall()
         return dict(rows)
+
+    def _turns_of(self, source: Source, told: datetime | None) -> Turns | None:
+        """For a source whose stream and list give one event different ids."""
+        if not needs_turns(source):
+            return None
+
+        def landed(start: datetime, end: datetime) -> Sequence[Landed] | None:
+            try:
+                with connect(self._database_url, application_name="liq collect") as conn:
+                    rows = conn.execute(
+                        "SELECT symbol, liquidated_side, event_time, quantity_base FROM liquidations"
+                        " WHERE world = %s AND venue = %s AND event_time BETWEEN %s AND %s",
+                        [REAL, source.name, start, end],
+                    ).fetchall()
+            except psycopg.Error as error:
+                log.warning("%s: what was sent before cannot be read now: %s", source.name, error)
+                return None
+            return [Landed(*row) for row in rows]
+
+        return Turns(told, landed)
 
     def _instruments(self, source: Source) -> Callable[[], Sequence[Instrument]]:
         known: list[Sequence[Instrument]] = [()]

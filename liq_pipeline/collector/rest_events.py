@@ -20,6 +20,7 @@ from liq_pipeline.domain.records import Liquidation
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources.access.http import HttpClient, RefusedError, SourceError, ThrottledError, UnknownSymbolError
 from liq_pipeline.sources.access.limits import BudgetError, Budgets
+from liq_pipeline.sources.access.turns import Turns
 from liq_pipeline.sources.live.base import Feed, Reading, Source
 from liq_pipeline.sources.live.instruments import Instrument
 from liq_pipeline.sources.live.values import UNREADABLE
@@ -48,7 +49,10 @@ class ListReader(threading.Thread):
         coverage: Coverage,
         stop: threading.Event,
         settings: Settings,
+        *,
+        turns: Turns | None = None,
     ) -> None:
+        """turns: where the source's stream names events differently."""
         super().__init__(name=f"list {source.name}", daemon=True)
         self._source = source
         self._http = http
@@ -58,6 +62,7 @@ class ListReader(threading.Thread):
         self._coverage = coverage
         self._halt = stop
         self._settings = settings
+        self._turns = turns
         self.venue = source.name
         self.state = "starting"
         self.reason: str | None = None
@@ -113,14 +118,17 @@ class ListReader(threading.Thread):
                     log.warning("%s has no list of liquidations for %s", self._source.name, instrument.native)
                     continue
                 events = [record for record in reading.records if isinstance(record, Liquidation)]
-                new = self._buffer.put(events)
+                new = self._buffer.put(events if self._turns is None else self._turns.of_list(events))
                 self.events += new
                 # A full page of news: older events may have been pushed off it.
                 if len(events) >= PAGE_ROWS and new == len(events):
                     oldest_proved = max(oldest_proved, min(event.event_time for event in events))
                 if reading.reaches_back_to is not None:
                     oldest_proved = max(oldest_proved, reading.reaches_back_to)
-        self._coverage.prove(oldest_proved, begun - SETTLING, cause="the list of liquidations does not reach back")
+        newest_proved = begun - SETTLING
+        if self._turns is not None:
+            newest_proved = self._turns.list_proves_until(newest_proved)
+        self._coverage.prove(oldest_proved, newest_proved, cause="the list of liquidations does not reach back")
 
     def _ask(self, feed: Feed, instrument: Instrument) -> Reading:
         request = feed.request((instrument,), datetime.now(UTC))

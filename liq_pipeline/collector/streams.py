@@ -9,6 +9,8 @@ import logging
 import random
 import threading
 import time
+import zlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -21,6 +23,7 @@ from liq_pipeline.collector.buffer import EventBuffer
 from liq_pipeline.collector.coverage import Coverage
 from liq_pipeline.domain.records import Liquidation
 from liq_pipeline.sources.access.http import REFUSED_STATUS, retry_after_seconds
+from liq_pipeline.sources.access.turns import Turns
 from liq_pipeline.sources.live.base import Reading, Source, Stream
 from liq_pipeline.sources.live.instruments import Instrument
 from liq_pipeline.sources.live.values import UNREADABLE
@@ -41,6 +44,8 @@ until such a venue was unread two thirds of the time."""
 
 OnFrame = Callable[[str, datetime, str | bytes], None]
 """(source, received_at, frame): where recordings are made."""
+OnTurn = Callable[[str, datetime, datetime, bool], None]
+"""(source, when it was found, since or until when, whether the stream stands): the same."""
 
 
 class StreamReader(threading.Thread):
@@ -59,8 +64,12 @@ class StreamReader(threading.Thread):
         slow_probe_seconds: float,
         first_backoff_seconds: float = 1.0,
         on_frame: OnFrame | None = None,
+        turns: Turns | None = None,
+        on_turn: OnTurn | None = None,
     ) -> None:
-        """instruments: what is wanted of this source right now; asked again about once a minute."""
+        """instruments: what is wanted of this source right now; asked again about once a minute. turns: where the
+        source's list names events differently.
+        """
         super().__init__(name=f"stream {source.name}", daemon=True)
         self._source = source
         self._stream = stream
@@ -73,6 +82,8 @@ class StreamReader(threading.Thread):
         self._slow_probe_seconds = slow_probe_seconds
         self._first_backoff_seconds = first_backoff_seconds
         self._on_frame = on_frame
+        self._turns = turns
+        self._on_turn = on_turn
         self.venue = source.name
         self.state = "starting"
         self.reason: str | None = None
@@ -121,35 +132,55 @@ class StreamReader(threading.Thread):
 
     def _read(self, instruments: Sequence[Instrument]) -> None:
         """One connection, until it ends, falls silent, or the wanted instruments change."""
-        by_native = {instrument.native: instrument for instrument in instruments}
-        url = self._url + self._stream.path(instruments)
+        followed = instruments[: self._stream.most_instruments]
+        by_native = {instrument.native: instrument for instrument in followed}
+        url = self._url + self._stream.path(followed)
         # Its keepalive would close the connection without telling when it last lived: we ping ourselves.
-        with connect(url, ping_interval=None, open_timeout=10, close_timeout=2, max_queue=1024) as socket:
+        with connect(
+            url,
+            ping_interval=None,
+            open_timeout=10,
+            close_timeout=2,
+            max_queue=1024,
+            additional_headers=dict(self._stream.headers),
+        ) as socket:
             self.connections += 1
-            messages = self._stream.subscribe(instruments)
-            for message in messages:
-                socket.send(message)
+            messages = deque(self._stream.subscribe(followed))
             watch = _Watch(socket, self._stream, confirmations=len(messages))
-            while not self._halt.is_set():
-                watch.ping()
-                frame = self._receive(socket, 0)
-                if frame is None:
-                    watch.caught_up()
-                    self._prove(watch)
-                    frame = self._receive(socket, 0.5)
-                if frame is not None:
-                    watch.heard()
-                    self._take(frame, by_native, watch)
-                if watch.is_silent():
-                    raise TimeoutError
-                if watch.relist_due() and set(self._instruments()) != set(instruments):
-                    return
+            try:
+                while not self._halt.is_set():
+                    watch.subscribe(messages)
+                    watch.ping()
+                    frame = self._receive(socket, 0)
+                    if frame is None:
+                        watch.caught_up()
+                        self._prove(watch, is_whole=len(followed) == len(instruments))
+                        frame = self._receive(socket, watch.patience(messages))
+                    if frame is not None:
+                        watch.heard()
+                        self._take(frame, by_native, watch, socket)
+                    if watch.is_silent():
+                        raise TimeoutError
+                    if watch.relist_due() and set(self._instruments()) != set(instruments):
+                        return
+            finally:
+                self._lost(watch)
 
-    def _prove(self, watch: _Watch) -> None:
+    def _lost(self, watch: _Watch) -> None:
+        if self._turns is None or watch.confirmed_at is None:
+            return
+        until = watch.alive_at - SETTLING
+        self._turns.stream_lost(until)
+        if self._on_turn is not None:
+            self._on_turn(self.venue, datetime.now(UTC), until, False)
+
+    def _prove(self, watch: _Watch, *, is_whole: bool) -> None:
         if watch.confirmed_at is None:
             return
         if self.state != "up":
             self.state, self.reason = "up", None
+        if not is_whole:
+            return
         self._coverage.prove(
             watch.confirmed_at,
             watch.alive_at - SETTLING,
@@ -163,16 +194,27 @@ class StreamReader(threading.Thread):
         except TimeoutError:
             return None
 
-    def _take(self, frame: str | bytes, by_native: dict[str, Instrument], watch: _Watch) -> None:
+    def _take(
+        self, frame: str | bytes, by_native: dict[str, Instrument], watch: _Watch, socket: ClientConnection
+    ) -> None:
         now = datetime.now(UTC)
+        if self._stream.unpack is not None and isinstance(frame, bytes):
+            try:
+                frame = self._stream.unpack(frame)
+            except (OSError, EOFError, zlib.error) as error:
+                self._note(f"a frame cannot be unpacked ({type(error).__name__})")
+                return
         if self._on_frame is not None:
             self._on_frame(self._source.name, now, frame)
         try:
             message: Any = msgspec.json.decode(frame)
         except msgspec.DecodeError:
             message = frame  # "pong" and the like
-        if self._stream.confirms(message):
-            watch.confirm()
+        answer = self._stream.answer(message)
+        if answer is not None:
+            socket.send(answer)
+        if self._stream.confirms(message) and watch.confirm():
+            self._stands(watch)
         refusal = self._stream.refusal(message)
         if refusal is not None:
             raise _SubscriptionRefusedError(refusal)
@@ -181,13 +223,25 @@ class StreamReader(threading.Thread):
             self._stream.parse(message, reading)
         except UNREADABLE as error:
             reading.problems.append(f"a message cannot be read ({type(error).__name__}: {error})")
-        if reading.problems:
-            self.problems += len(reading.problems)
-            self.reason = reading.problems[0]
-            log.warning("%s: %s", self._source.name, reading.problems[0])
+        self._note(*reading.problems)
         events = [record for record in reading.records if isinstance(record, Liquidation)]
+        if self._turns is not None:
+            events = self._turns.of_stream(events)
         if events:
             self.events += self._buffer.put(events)
+
+    def _stands(self, watch: _Watch) -> None:
+        if self._turns is None or watch.confirmed_at is None:
+            return
+        self._turns.stream_stands(watch.confirmed_at)
+        if self._on_turn is not None:
+            self._on_turn(self.venue, watch.confirmed_at, watch.confirmed_at, True)
+
+    def _note(self, *problems: str) -> None:
+        if problems:
+            self.problems += len(problems)
+            self.reason = problems[0]
+            log.warning("%s: %s", self._source.name, problems[0])
 
 
 class _SubscriptionRefusedError(Exception):
@@ -204,7 +258,7 @@ class _Watch:
         """confirmations: how many the venue owes us."""
         self._socket = socket
         self._stream = stream
-        self._begun = time.monotonic()
+        self._begun = self._next_message = time.monotonic()
         self._heard = self._pinged = self._text_pinged = self._relisted = self._begun
         self._pong: threading.Event | None = None
         self._ping_at = self._heard_at = datetime.now(UTC)
@@ -214,11 +268,23 @@ class _Watch:
         self.confirmed_at: datetime | None = None
         """Since when the whole subscription stands."""
 
-    def confirm(self) -> None:
-        """The venue has accepted a subscription."""
+    def subscribe(self, messages: deque[str]) -> None:
+        """Send what is left of the subscription, as fast as the venue lets us."""
+        while messages and time.monotonic() >= self._next_message:
+            self._socket.send(messages.popleft())
+            self._next_message = time.monotonic() + self._stream.subscribe_every_seconds
+
+    def patience(self, messages: deque[str]) -> float:
+        """How long to wait for a frame, in seconds."""
+        return min(0.5, max(0.0, self._next_message - time.monotonic())) if messages else 0.5
+
+    def confirm(self) -> bool:
+        """The venue has accepted a subscription. Returns whether this was the last one owed."""
         self._owed -= 1
-        if self.confirmed_at is None and self._owed <= 0:
-            self.confirmed_at = datetime.now(UTC)
+        if self.confirmed_at is not None or self._owed > 0:
+            return False
+        self.confirmed_at = datetime.now(UTC)
+        return True
 
     def heard(self) -> None:
         """A message came."""

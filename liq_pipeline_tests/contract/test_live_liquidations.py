@@ -6,6 +6,7 @@ position's, OKX in long/short mode and HTX both.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -47,7 +48,14 @@ EXPECTED: dict[str, list[tuple[str, float, str, float, float, bool]]] = {
     # 412 contracts are 4.12 BTC. Both details of the message count; the REST list repeats the first: one row.
     "okx": [("BTC", 0.0, "long", 67_310.1, 4.12, True), ("BTC", 0.5, "short", 68_310.0, 1.0, True)],
     # 600 of the position's 1,000 contracts were closed; contracts of 0.0001 BTC
-    "gate": [("BTC", 0.0, "long", 67_100.0, 0.06, False), ("BTC", 1.0, "short", 68_400.0, 0.05, False)],
+    # Streamed, two equal orders of one push and then one whose time is in seconds; a sell order closes a long
+    "gate": [
+        ("BTC", 0.0, "long", 67_100.0, 0.06, False),
+        ("BTC", 1.0, "short", 68_400.0, 0.05, False),
+        ("BTC", 2.601, "long", 66_900.0, 0.01245, False),
+        ("BTC", 2.601, "long", 66_900.0, 0.01245, False),
+        ("BTC", 2.902, "short", 68_500.0, 0.001, False),
+    ],
     # Trades with a flag: T the taker, M the maker, MT both; inverse amounts are USD, linear ones coins. The first one
     # sold, so a long was closed; in the second a long (the taker's) and a short (the maker's); the maker of the
     # third sold to a buyer. A trade without the flag is no liquidation.
@@ -64,13 +72,29 @@ EXPECTED: dict[str, list[tuple[str, float, str, float, float, bool]]] = {
         ("BTC", 0.1, "long", 67_000.0, 0.5, False),
         ("BTC", 0.1, "long", 67_000.0, 0.5, False),
         ("BTC", 1.1, "short", 68_400.0, 1.25, False),
+        # Streamed: of each side the largest of a second
+        ("BTC", 2.5, "long", 66_900.0, 2.5, True),
+        ("BTC", 2.9, "short", 68_500.0, 0.75, True),
     ],
     # `type` and `side` are the taker's; a deleveraging is no order in the market, and the others are just trades
-    "dydx": [("BTC", 0.301, "long", 67_000.0, 0.5, False), ("BTC", 1.1, "short", 68_400.5, 0.25, False)],
-    # 2 and 1,000 contracts of 0.001 BTC; `amount` says 2 and 1
-    "htx": [("BTC", 0.165, "short", 68_500.0, 0.002, False), ("BTC", 1.165, "long", 67_000.0, 1.0, False)],
+    # List and stream tell the first two under the same ids: one row each.
+    "dydx": [
+        ("BTC", 0.301, "long", 67_000.0, 0.5, False),
+        ("BTC", 1.1, "short", 68_400.5, 0.25, False),
+        ("BTC", 2.601, "long", 66_900.0, 0.75, False),
+    ],
+    # 2 and 1,000 contracts of 0.001 BTC; `amount` says 2 and 1. Streamed: a sell order closes a long
+    "htx": [
+        ("BTC", 0.165, "short", 68_500.0, 0.002, False),
+        ("BTC", 1.165, "long", 67_000.0, 1.0, False),
+        ("BTC", 2.601, "long", 66_900.0, 0.5, False),
+        ("BTC", 2.901, "short", 68_500.0, 0.02, False),
+    ],
 }
-GREETINGS = {"binance": 1, "bybit": 1, "okx": 2, "deribit": 2, "kraken_futures": 2}
+GREETINGS = {
+    "binance": 1, "bybit": 1, "okx": 2, "deribit": 2, "kraken_futures": 2, "gate": 1, "bitget": 1, "htx": 1, "dydx": 1
+}  # fmt: skip
+PACKED = {"htx": gzip.compress}
 
 
 @contextmanager
@@ -110,7 +134,7 @@ def test_liquidations_become_rows_with_the_right_side_and_size(
         rest = stack.enter_context(venue_server(source))
         stream = None
         if messages:
-            stream = StreamServer(messages[: GREETINGS[source]])
+            stream = StreamServer(messages[: GREETINGS[source]], pack=PACKED.get(source))
             stack.callback(stream.close)
         collector = stack.enter_context(
             collector_of(source, rest, database_url, kafka_server, topic_prefix, settings, stream)
@@ -194,8 +218,26 @@ def test_the_recorded_binance_frame(shared_data: Path) -> None:
             frames_of("htx")["routes"]["/v5/market/liquidation_orders"],
             Instrument("BTC", "BTC-USDT", 1, 0.001),
         ),
+        (bitget.parse_stream, "bitget", frames_of("bitget")["stream"][1], Instrument("BTC", "BTCUSDT")),
+        (dydx.parse_stream, "dydx", frames_of("dydx")["stream"][1], Instrument("BTC", "BTC-USD")),
+        (htx.parse_stream, "htx", frames_of("htx")["stream"][1], Instrument("BTC", "BTC-USDT", 1, 0.001)),
+        (gate.parse_stream, "gate", frames_of("gate")["stream"][1], Instrument("BTC", "BTC_USDT", 1, 0.0001)),
     ],
-    ids=["binance", "bybit", "okx", "gate", "deribit", "bitget", "kraken_futures", "dydx", "htx"],
+    ids=[
+        "binance",
+        "bybit",
+        "okx",
+        "gate",
+        "deribit",
+        "bitget",
+        "kraken_futures",
+        "dydx",
+        "htx",
+        "bitget-streamed",
+        "dydx-streamed",
+        "htx-streamed",
+        "gate-streamed",
+    ],
 )
 def test_a_side_nobody_documented_is_a_problem_and_no_row(
     parse: Any, venue: str, message: Any, instrument: Instrument

@@ -262,8 +262,8 @@ def test_a_process_killed_between_sending_and_committing_sends_again(database_ur
 
         real = delivery.send_all
 
-        def send_and_die(*arguments):
-            real(*arguments)
+        def send_and_die(*arguments, **named):
+            real(*arguments, **named)
             os.kill(os.getpid(), signal.SIGKILL)
 
         delivery.send_all = send_and_die

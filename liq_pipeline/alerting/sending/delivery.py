@@ -23,9 +23,12 @@ from kafka.errors import MessageSizeTooLargeError
 from psycopg.rows import dict_row
 from pydantic import SecretStr
 
+from liq_pipeline.alerting.sending import ceiling
 from liq_pipeline.alerting.sending.channels import ChannelResult, channel_name, send_all
+from liq_pipeline.alerting.sending.digest import digest, waits
 from liq_pipeline.alerting.sending.options import read_options
 from liq_pipeline.alerting.sending.outbox import held_reason
+from liq_pipeline.alerting.sending.pictures import Picture, has_picture, send_after
 from liq_pipeline.alerting.telling.messages import Text, render_test
 from liq_pipeline.bus.producer import PublishError, RecordProducer
 from liq_pipeline.errors import LiqError
@@ -52,6 +55,20 @@ class DeliveryReport:
     held: int = 0
     still_due: int = 0
     errors: list[str] = field(default_factory=list)
+    pictures: int = 0
+    """Messages whose picture was tried."""
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """What one call of deliver_due works with. after: pictures that follow once all words are out, and where to."""
+
+    conn: psycopg.Connection[Any]
+    database_url: str
+    settings: Settings
+    now: datetime
+    report: DeliveryReport
+    after: list[tuple[Picture, list[SecretStr]]] = field(default_factory=list)
 
 
 def retry_delay(attempt: int) -> timedelta:
@@ -78,12 +95,19 @@ def deliver_due(
     report = DeliveryReport()
     deadline = time.monotonic() + budget_seconds
     with connect(database_url, application_name="liq delivery") as conn:
+        delivery = _Delivery(conn, database_url, settings, moment, report)
         for _ in range(limit):
-            if time.monotonic() > deadline or not _deliver_message(conn, settings, moment, report):
+            if time.monotonic() > deadline or not _deliver_message(delivery):
                 break
         _publish(conn, settings, moment, limit, deadline, kafka_timeout_seconds, report)
         row = conn.execute("SELECT count(*) FROM outbox WHERE state = 'due' AND due_at <= %s", [moment]).fetchone()
         report.still_due = 0 if row is None else row[0]
+        conn.rollback()
+        for picture, urls in delivery.after:
+            if time.monotonic() > deadline:
+                break
+            report.pictures += 1
+            report.errors += send_after(picture, urls, settings.alert_timeout_seconds)
     return report
 
 
@@ -92,37 +116,73 @@ def send_test(settings: Settings) -> list[ChannelResult]:
     return send_all(settings.alert_urls, render_test(), settings.alert_timeout_seconds)
 
 
-def _deliver_message(conn: psycopg.Connection[Any], settings: Settings, now: datetime, report: DeliveryReport) -> bool:
+def _deliver_message(delivery: _Delivery) -> bool:
     """Send the oldest due message to the channels that have not had it. False if there is none.
 
-    What was never tried goes first: a retry to a channel that hangs must not stand before a new alert.
+    What was never tried goes first: a retry to a channel that hangs must not stand before a new alert. One for the
+    digest takes along all that wait with it.
     """
-    with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
-        cursor.execute(
-            """
-            SELECT outbox_id, world, alert_id, payload, attempts, created_at FROM outbox
-            WHERE state = 'due' AND topic = 'channels' AND due_at <= %s
-            ORDER BY attempts > 0, due_at, created_at LIMIT 1 FOR UPDATE SKIP LOCKED
-            """,
-            [now],
-        )
-        row = cursor.fetchone()
-        if row is None:
+    settings, now, report = delivery.settings, delivery.now, delivery.report
+    with delivery.conn.transaction(), delivery.conn.cursor(row_factory=dict_row) as cursor:
+        rows = _next(cursor, now, settings)
+        if not rows:
             return False
+        payload = rows[0]["payload"]
         # Asked again here: the settings may have changed since the message was queued.
-        reason = held_reason(row["world"], row["payload"]["is_real"], settings)
+        reason = held_reason(rows[0]["world"], payload["is_real"], settings)
         if reason is not None:
             cursor.execute(
-                "UPDATE outbox SET state = 'held', held_reason = %s WHERE outbox_id = %s", [reason, row["outbox_id"]]
+                "UPDATE outbox SET state = 'held', held_reason = %s WHERE outbox_id = ANY(%s)",
+                [reason, [row["outbox_id"] for row in rows]],
             )
-            report.held += 1
+            report.held += len(rows)
             return True
-        missing = _missing_channels(cursor, row["outbox_id"], settings.alert_urls)
-        wanted, withheld = _wanted(missing, row["payload"], now)
-        text = _text(row["payload"], now - row["created_at"], settings)
-        results = send_all(wanted, text, settings.alert_timeout_seconds, _whole(cursor, row["payload"]))
-        _record(cursor, row, results, withheld, settings, now, report)
+        missing = _missing_channels(cursor, rows[0]["outbox_id"], settings.alert_urls)
+        wanted, withheld = _wanted(cursor, missing, payload, settings, now)
+        is_digest = len(rows) > 1 or waits(payload, settings.alert_digest_minutes)
+        text = (
+            digest([row["payload"] for row in rows], _desk(settings))
+            if is_digest
+            else _text(payload, now - rows[0]["created_at"], settings)
+        )
+        picture = Picture(delivery.database_url, payload) if has_picture(payload) and not is_digest else None
+        notes = {name: ceiling.note(count) for name, count in ceiling.kept_back(cursor).items()} if wanted else {}
+        results = send_all(
+            wanted, text, settings.alert_timeout_seconds, _whole(cursor, payload), notes=notes, picture=picture
+        )
+        for row in rows:
+            _record(cursor, row, results, withheld, settings, now, report)
+        took = [url for url, result in zip(wanted, results, strict=True) if result.ok]
+        if picture is not None and took:
+            delivery.after.append((picture, took))
     return True
+
+
+def _next(cursor: psycopg.Cursor[dict[str, Any]], now: datetime, settings: Settings) -> list[dict[str, Any]]:
+    """The row to send next, locked; with it, where it is for the digest, the others of its world that are due and have
+    been tried as often."""
+    columns = "outbox_id, world, alert_id, payload, attempts, created_at"
+    cursor.execute(
+        f"""
+        SELECT {columns} FROM outbox
+        WHERE state = 'due' AND topic = 'channels' AND due_at <= %s
+        ORDER BY attempts > 0, due_at, created_at LIMIT 1 FOR UPDATE SKIP LOCKED
+        """,  # noqa: S608 - own text
+        [now],
+    )
+    row = cursor.fetchone()
+    if row is None or not waits(row["payload"], settings.alert_digest_minutes):
+        return [] if row is None else [row]
+    cursor.execute(
+        f"""
+        SELECT {columns} FROM outbox
+        WHERE state = 'due' AND topic = 'channels' AND due_at <= %s AND world = %s AND attempts = %s
+          AND outbox_id <> %s
+        ORDER BY due_at, created_at FOR UPDATE SKIP LOCKED
+        """,  # noqa: S608 - own text
+        [now, row["world"], row["attempts"], row["outbox_id"]],
+    )
+    return [row, *(other for other in cursor if waits(other["payload"], settings.alert_digest_minutes))]
 
 
 def _missing_channels(
@@ -141,19 +201,28 @@ def _missing_channels(
 
 
 def _wanted(
-    urls: Sequence[SecretStr], payload: dict[str, Any], now: datetime
+    cursor: psycopg.Cursor[dict[str, Any]],
+    urls: Sequence[SecretStr],
+    payload: dict[str, Any],
+    settings: Settings,
+    now: datetime,
 ) -> tuple[list[SecretStr], dict[str, str]]:
-    """(channels that want the message now, channel -> why its own options withhold it)."""
+    """(channels that get the message now, channel -> why its own options or the ceiling withhold it)."""
     wanted, withheld = [], {}
+    passes, most = ceiling.always_passes(payload), settings.alert_hourly_ceiling
+    had = {} if passes else ceiling.sent_within_the_hour(cursor, now)
     for url in urls:
+        name = channel_name(url)
         try:
             reason = read_options(url).withheld(payload, now)
         except LiqError:
             reason = None  # said when it is sent
+        if reason is None and had.get(name, 0) >= most:
+            reason = f"{ceiling.REASON}: it had {had[name]} messages within an hour (LIQ_ALERT_HOURLY_CEILING)"
         if reason is None:
             wanted.append(url)
         else:
-            withheld[channel_name(url)] = reason
+            withheld[name] = reason
     return wanted, withheld
 
 
@@ -174,8 +243,11 @@ def _text(payload: dict[str, Any], waited: timedelta, settings: Settings) -> Tex
         minutes = f"{waited.total_seconds() / 60:.0f} min"
         title = f"[{minutes} LATE] {title}"
         body = f"*** This message waited {minutes} for the channel; see below when it was true. ***\n{body}"
-    desk = (settings.alert_link_url or f"http://127.0.0.1:{settings.web_port}").rstrip("/")
-    return Text(title, f"{body}\nDesk: {desk}/alerts/{payload['alert_id']}", payload["notify_type"])
+    return Text(title, f"{body}\nDesk: {_desk(settings)}/alerts/{payload['alert_id']}", payload["notify_type"])
+
+
+def _desk(settings: Settings) -> str:
+    return (settings.alert_link_url or f"http://127.0.0.1:{settings.web_port}").rstrip("/")
 
 
 def _record(

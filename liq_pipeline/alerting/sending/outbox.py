@@ -19,6 +19,7 @@ import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
+from liq_pipeline.alerting.sending.digest import waits
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.scoring.results import PointResult, SignalResult
 from liq_pipeline.settings import Settings
@@ -70,7 +71,8 @@ def enqueue_message(
     # The receipt stands in alert_changes and in the topic; people get its essence in the body.
     payload = {name: value for name, value in message.items() if name != "receipt"}
     row = (identity, world.name, "channels", message["id"], to_jsonb(payload), alert_id)
-    return _insert(conn, [row], held=reason)
+    minutes = settings.alert_digest_minutes
+    return _insert(conn, [row], held=reason, digest_minutes=minutes if waits(message, minutes) else None)
 
 
 def held_reason(world: str, is_real: bool, settings: Settings) -> str | None:
@@ -106,7 +108,13 @@ def _signal(signal: SignalResult, world: World, score_version: str, revision: in
     }
 
 
-def _insert(conn: psycopg.Connection[Any], rows: list[tuple[Any, ...]], held: str | None = None) -> int:
+def _insert(
+    conn: psycopg.Connection[Any],
+    rows: list[tuple[Any, ...]],
+    held: str | None = None,
+    digest_minutes: float | None = None,
+) -> int:
+    """digest_minutes: due with the next digest, at a multiple of so many minutes; None: due now."""
     if not rows:
         return 0
     state = "due" if held is None else "held"
@@ -114,10 +122,12 @@ def _insert(conn: psycopg.Connection[Any], rows: list[tuple[Any, ...]], held: st
         cursor.executemany(
             """
             INSERT INTO outbox (outbox_id, world, topic, message_key, payload, alert_id, state, held_reason, due_at)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp())
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, coalesce(
+                date_bin(%s * interval '1 minute', clock_timestamp(), 'epoch') + %s * interval '1 minute',
+                clock_timestamp()))
             ON CONFLICT (outbox_id) DO NOTHING
             """,
-            [(*row, state, held) for row in rows],
+            [(*row, state, held, digest_minutes, digest_minutes) for row in rows],
         )
         return cursor.rowcount
 

@@ -17,7 +17,6 @@ import ipaddress
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -25,11 +24,10 @@ import msgspec
 import requests
 from pydantic import SecretStr
 
+from liq_pipeline.alerting.sending.answers import REFUSED, retry_after
 from liq_pipeline.errors import LiqError
 
 SCHEMES: Final = {"liq+https": "https", "liq+http": "http"}
-REFUSED: Final = frozenset({400, 401, 403, 404, 405, 410, 422})
-"""Asking again with the same words and the same key would be answered the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ def post(url: SecretStr, payload: Mapping[str, Any], timeout_seconds: float) -> 
             return Answer(None)
         if answer.is_redirect or answer.status_code < 400:
             return Answer(f"HTTP {answer.status_code}: a redirect, which is not followed", is_final=True)
-        wait = _seconds(answer.headers.get("Retry-After"))
+        wait = retry_after(answer.headers, None)
         return Answer(f"HTTP {answer.status_code}", wait, is_final=answer.status_code in REFUSED)
 
 
@@ -101,17 +99,3 @@ def _is_here(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _seconds(text: str | None) -> float | None:
-    """Retry-After in seconds, or as a date."""
-    if not text:
-        return None
-    try:
-        return max(float(text), 0.0)
-    except ValueError:
-        pass
-    try:
-        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
-    except (ValueError, TypeError):
-        return None

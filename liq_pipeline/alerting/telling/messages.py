@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from liq_pipeline.alerting.deciding.policy import LEVEL_NAMES
-from liq_pipeline.alerting.deciding.state import Message
+from liq_pipeline.alerting.deciding.state import Alert, Message
 from liq_pipeline.alerting.telling import under_way as words
 from liq_pipeline.domain.worlds import World
 
@@ -79,7 +79,7 @@ def _under_way_lines(message: Message, receipt: dict[str, Any]) -> list[str]:
         return [*lines, _headline(message)]
     of: dict[str, dict[str, Any]] = receipt.get("members", {alert.subject: receipt})
     moves = words.members(of)
-    lines = [*moves[:1], *words.what_followed(_facts(of)), *moves[1:]]
+    lines = [*moves[:1], *words.what_followed(_facts(of)), *words.own_record(receipt.get("own_record")), *moves[1:]]
     if "members" not in receipt:
         lines += words.why(receipt)
     return [*lines, words.NO_DIRECTION, _headline(message)]
@@ -113,6 +113,30 @@ def _rule_level(message: Message) -> str:
     words_of = {"early_warning": "storm watch", "under_way": "under way"}
     side = "" if message.alert.side is None else f", {_SIDE_WORDS[message.alert.side]}"
     return f"{LEVEL_NAMES[message.alert.level]} {words_of.get(message.alert.rule, message.alert.rule)}{side}"
+
+
+def chart_of(alert: Alert, receipt: dict[str, Any]) -> dict[str, Any] | None:
+    """Which symbol's last hours show what the message is about, and since when it moves; None: no price shows it.
+
+    Of a group it is the symbol that went furthest, or the one with the highest risk.
+    """
+    if alert.rule not in ("under_way", "severity"):
+        return None
+    happened = receipt.get("what_happened") or {}
+    if not alert.is_group:
+        began = happened.get("started_at") or (receipt.get("under_way") or {}).get("started_at")
+        return {"symbol": alert.subject, "started_at": began}
+    members: dict[str, dict[str, Any]] = receipt.get("members") or happened
+    if not members:
+        return None
+
+    def weight(item: tuple[str, dict[str, Any]]) -> float:
+        of = item[1]
+        moved = (of.get("under_way") or {}).get("excursion") or of.get("depth")
+        return abs(moved) if moved else ((of.get("score") or {}).get("value") or 0.0) / 1000.0
+
+    symbol, of = max(sorted(members.items()), key=weight)
+    return {"symbol": symbol, "started_at": of.get("started_at") or (of.get("under_way") or {}).get("started_at")}
 
 
 def render_test() -> Text:

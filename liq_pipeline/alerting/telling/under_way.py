@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from math import sqrt
 from statistics import median
 from typing import Any, Final
 
+FIRST_RECORD: Final = 10
+"""Fewer pages of one's own are no record."""
 FEW: Final = 20
 """Below this many earlier alarms their number is told instead of shares."""
 _SIDES: Final = {"long": "longs are being liquidated", "short": "shorts are being liquidated"}
@@ -55,6 +58,35 @@ def what_followed(facts: Mapping[str, Any] | None) -> list[str]:
         f" {_plain(facts['adverse_median'])} back at the median, 1 in 10 went {_plain(facts['further_p90'])} further;"
         f" at ordinary times {_plain(facts['random_further_median'])} ({facts['source']})."
     ]
+
+
+def own_record(record: Mapping[str, Any] | None) -> list[str]:
+    """What became of this installation's own pages, once it has ten: counts under twenty, shares with their interval
+    from there on."""
+    if not record or record["pages"] < FIRST_RECORD:
+        return []
+    pages, right = int(record["pages"]), int(record["right"])
+    if pages < FEW:
+        told = f"{right} were right, {pages - right} false"
+    else:
+        low, high = wilson(right, pages)
+        told = f"{100 * right / pages:.0f} % were right ({100 * low:.0f} to {100 * high:.0f} %)"
+    after = ""
+    if record.get("further_median") is not None:
+        after = (
+            f"; the next hour went {_plain(record['further_median'])} further and"
+            f" {_plain(record['adverse_median'])} back at the median"
+        )
+    return [f"Here so far: of {pages} pages of this rule {told}{after}."]
+
+
+def wilson(hits: int, of: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    z2 = 1.96**2
+    share = hits / of
+    centre = (share + z2 / (2 * of)) / (1 + z2 / of)
+    half = 1.96 * sqrt(share * (1 - share) / of + z2 / (4 * of * of)) / (1 + z2 / of)
+    return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def why(receipt: Mapping[str, Any]) -> list[str]:

@@ -60,7 +60,7 @@ class RawLine(msgspec.Struct, omit_defaults=True, kw_only=True):
     """
 
     source: str
-    kind: Literal["answer", "frame", "heartbeat", "chunk", "instruments"]
+    kind: Literal["answer", "frame", "heartbeat", "chunk", "instruments", "turn"]
     received_at: datetime
     sent_at: datetime | None = None
     path: str = ""
@@ -146,6 +146,11 @@ class RawLog:
         """An OnFrame."""
         text = frame if isinstance(frame, str) else frame.decode(errors="replace")
         self._add(RawLine(source=source, kind="frame", received_at=received_at, text=text))
+
+    def turn(self, source: str, received_at: datetime, moment: datetime, is_standing: bool) -> None:
+        """An OnTurn: the source's stream stands since that moment, or is lost since then."""
+        text = "stands" if is_standing else "lost"
+        self._add(RawLine(source=source, kind="turn", received_at=received_at, event_time=moment, text=text))
 
     def heartbeat(self, heartbeat: Heartbeat) -> None:
         """What the collector told of its feed."""

@@ -308,6 +308,12 @@ class Stream:
 
     path: for the instruments wanted. subscribe: messages to send after connecting. parse: one decoded message.
     ping: a text the venue wants to hear in a quiet connection (beside websocket pings), or None.
+    answer: what the venue wants to hear after a message of its own (a ping in its own words), or None.
+    unpack: of a binary frame, for venues that compress; None: frames are texts.
+    subscribe_every_seconds: the pause between two messages of `subscribe` where the venue counts them.
+    most_instruments: how many one connection may follow; what is more is left to the list, which then proves the feed.
+    ids_are_the_lists: the list of `event_feeds` gives an event the same id. Where it does not, only one of the two
+    speaks for any moment (sources/access/turns.py).
     """
 
     path: Callable[[Sequence[Instrument]], str]
@@ -318,6 +324,12 @@ class Stream:
     refusal: Callable[[Any], str | None] = field(default=lambda _: None)
     """What a message that refuses a subscription says; None for every other message."""
     ping: str | None = None
+    answer: Callable[[Any], str | None] = field(default=lambda _: None)
+    unpack: Callable[[bytes], bytes] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    subscribe_every_seconds: float = 0.0
+    most_instruments: int | None = None
+    ids_are_the_lists: bool = True
     silence_seconds: float = 30.0
     """Nothing at all (not even an answer to our ping) for this long: the connection is dead."""
 

@@ -1,4 +1,4 @@
-"""Bitget USDT perpetuals: one call brings marks, open interest and funding; long/short accounts; listed liquidations.
+"""Bitget USDT perpetuals: one call brings marks, open interest and funding; long/short accounts; liquidations.
 
 Belongs here: Bitget's endpoints, names, units and limits. Does not: anything about other venues.
 
@@ -8,7 +8,9 @@ is not documented: a day is taken. There is none of open interest.
 Units: holdingAmount is open interest in coins; funding a fraction per fundingRateInterval hours. The
 longShortAccountRatio of the answer has been seen to contradict its own shares: the ratio is computed from the shares.
 The list of liquidations (interface v3, three days back) names the POSITION's side, "buy" for a long: in a fall of the
-price all are buys. `amount` is in coins, `price` the bankruptcy price; events have no id.
+price all are buys. `amount` is in coins, `price` the bankruptcy price; events have no id. The list is documented as
+delayed. The public websocket (interface v3, topic `liquidation`) has the same rows a second after they happened, but of
+each contract and side the largest of that second only: a sample.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from liq_pipeline.sources.access.http import RejectedError, Request, SourceError, ThrottledError, UnknownSymbolError
 from liq_pipeline.sources.access.limits import Limit
 from liq_pipeline.sources.live.base import (
@@ -26,6 +30,7 @@ from liq_pipeline.sources.live.base import (
     InstrumentList,
     Reading,
     Source,
+    Stream,
     of_symbol,
     one_request,
 )
@@ -41,6 +46,8 @@ LIQUIDATIONS = Limit("bitget_liquidations", 4, 1)  # granted: 5 a second
 COST = {REQUESTS.scope: 1}
 FIVE_MINUTES = timedelta(minutes=5)
 PRODUCT: dict[str, str | int] = {"productType": "USDT-FUTURES"}
+
+TOPIC = "liquidation"
 
 TICKERS = Request("/api/v2/mix/market/tickers", PRODUCT, costs=COST)
 FUNDING = Request("/api/v2/mix/market/current-fund-rate", PRODUCT, costs=COST)
@@ -131,7 +138,7 @@ def _mark_candles(payload: Any, reading: Reading) -> None:
     read_closes(payload["data"], reading)
 
 
-def _liquidations(payload: Any, reading: Reading) -> None:
+def _take_liquidations(rows: Any, reading: Reading, *, is_sample: bool, source_topic: str) -> None:
     seen: Counter[str] = Counter()
 
     def row(event: Any) -> None:
@@ -149,11 +156,39 @@ def _liquidations(payload: Any, reading: Reading) -> None:
                 side="long" if event["side"] == "buy" else "short",
                 native_price=number(event["price"]),
                 units=number(event["amount"]),
-                is_sample=False,
-                source_topic="market/liquidations",
+                is_sample=is_sample,
+                source_topic=source_topic,
             )
 
-    reading.each(payload["data"]["list"], row)
+    reading.each(rows, row)
+
+
+def _liquidations(payload: Any, reading: Reading) -> None:
+    _take_liquidations(payload["data"]["list"], reading, is_sample=False, source_topic="market/liquidations")
+
+
+def _is_topic(message: Any) -> bool:
+    return isinstance(message, dict) and isinstance(message.get("arg"), dict) and message["arg"].get("topic") == TOPIC
+
+
+def parse_stream(message: Any, reading: Reading) -> None:
+    """One websocket message; confirmations and pongs are ignored."""
+    if _is_topic(message) and "data" in message:
+        _take_liquidations(message["data"], reading, is_sample=True, source_topic=TOPIC)
+
+
+def _subscribe(_instruments: Sequence[Instrument]) -> list[str]:
+    return [msgspec.json.encode({"op": "subscribe", "args": [{"instType": "usdt-futures", "topic": TOPIC}]}).decode()]
+
+
+def _confirms(message: Any) -> bool:
+    return _is_topic(message) and message.get("event") == "subscribe"
+
+
+def _refusal(message: Any) -> str | None:
+    if isinstance(message, dict) and message.get("event") == "error":
+        return f"{message.get('code')}: {str(message.get('msg', ''))[:100]}"
+    return None
 
 
 def _ratios(native: str) -> Request:
@@ -178,6 +213,7 @@ def _candle_page(instrument: Instrument, _start: datetime, end: datetime) -> Req
 SOURCE = Source(
     name=NAME,
     rest_url="https://api.bitget.com",
+    ws_url="wss://ws.bitget.com",
     limits=(REQUESTS, STATISTICS, LIQUIDATIONS),
     offers=("prices", "funding_rates", "open_interest", "long_short_ratio", "liquidations"),
     probe=Request("/api/v2/mix/market/ticker", {**PRODUCT, "symbol": "BTCUSDT"}, costs=COST),
@@ -203,6 +239,15 @@ SOURCE = Source(
             _settled,
             per_symbol=True,
         ),
+    ),
+    stream=Stream(
+        path=lambda _: "/v3/ws/public",
+        subscribe=_subscribe,
+        parse=parse_stream,
+        confirms=_confirms,
+        refusal=_refusal,
+        ping="ping",
+        ids_are_the_lists=False,
     ),
     event_feeds=(
         Feed(

@@ -1,4 +1,4 @@
-"""dYdX v4 (the public indexer): one call brings oracle price, funding and open interest of all; liquidations by list.
+"""dYdX v4 (the public indexer): one call brings oracle price, funding and open interest of all; liquidations.
 
 Belongs here: the indexer's endpoints, names and units. Does not: anything about other venues. The smallest venue:
 CONTRIBUTING.md takes it as the example.
@@ -7,7 +7,9 @@ Units: open interest in coins; funding as a fraction per ONE hour. Margin is kep
 therefore its mark. The market list carries no time, so event_time is when we asked.
 Liquidations are trades of the type LIQUIDATED, which speaks of the taker, as `side` does: a SELL closed a long; `size`
 in coins. A DELEVERAGED one moves a position to another trader and is no order in the market: not counted.
-The indexer's websocket has the same trades, but a connection may follow 32 markets only, so the list is read instead.
+The websocket's channel v4_trades has the same trades under the same ids, first those of a while back, then new ones.
+The indexer grants a connection 32 markets and two subscriptions a second (README of its service "socks"); the list is
+read beside it, and proves what the stream does not follow.
 """
 
 from __future__ import annotations
@@ -16,9 +18,20 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from liq_pipeline.sources.access.http import Request
 from liq_pipeline.sources.access.limits import Limit
-from liq_pipeline.sources.live.base import Feed, History, InstrumentList, Reading, Source, of_symbol, one_request
+from liq_pipeline.sources.live.base import (
+    Feed,
+    History,
+    InstrumentList,
+    Reading,
+    Source,
+    Stream,
+    of_symbol,
+    one_request,
+)
 from liq_pipeline.sources.live.instruments import Instrument, coin_of
 from liq_pipeline.sources.live.values import ShapeError, number, time_of_iso
 
@@ -29,6 +42,7 @@ COST = {REQUESTS.scope: 1}
 FUNDING_INTERVAL_HOURS = 1.0
 
 MARKETS = Request("/v4/perpetualMarkets", costs=COST)
+CHANNEL = "v4_trades"
 TRADES_AT_ONCE = 200
 """Of 1,000 that a page may hold: ten seconds of a market with some ten thousand trades a day, hundredfold."""
 
@@ -92,9 +106,7 @@ def _settled(payload: Any, reading: Reading) -> None:
     reading.each(payload["historicalFunding"], row)
 
 
-def _liquidations(payload: Any, reading: Reading) -> None:
-    instrument = reading.asked
-
+def _take_liquidations(trades: Any, instrument: Instrument, reading: Reading) -> None:
     def row(trade: Any) -> None:
         if trade["type"] != "LIQUIDATED":
             return
@@ -111,10 +123,41 @@ def _liquidations(payload: Any, reading: Reading) -> None:
             source_topic="trades",
         )
 
+    reading.each(trades, row)
+
+
+def _liquidations(payload: Any, reading: Reading) -> None:
     trades = payload["trades"]
     if len(trades) >= TRADES_AT_ONCE:
         reading.reaches_back_to = min(time_of_iso(trade["createdAt"]) for trade in trades)
-    reading.each(trades, row)
+    _take_liquidations(trades, reading.asked, reading)
+
+
+def parse_stream(message: Any, reading: Reading) -> None:
+    """One websocket message: the first answer, or new trades, whose `contents` are a list where they come batched."""
+    if not isinstance(message, dict) or message.get("channel") != CHANNEL or "contents" not in message:
+        return
+    instrument = reading.instruments.get(message["id"])
+    if instrument is None:
+        return
+    contents = message["contents"]
+    for part in contents if isinstance(contents, list) else [contents]:
+        _take_liquidations(part["trades"], instrument, reading)
+
+
+def _subscribe(instruments: Sequence[Instrument]) -> list[str]:
+    requests = [{"type": "subscribe", "channel": CHANNEL, "id": known.native, "batched": True} for known in instruments]
+    return [msgspec.json.encode(request).decode() for request in requests]
+
+
+def _confirms(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("type") == "subscribed" and message.get("channel") == CHANNEL
+
+
+def _refusal(message: Any) -> str | None:
+    if isinstance(message, dict) and message.get("type") == "error":
+        return str(message.get("message", ""))[:100]
+    return None
 
 
 def _funding_page(instrument: Instrument, _start: datetime, end: datetime) -> Request:
@@ -128,6 +171,7 @@ def _funding_page(instrument: Instrument, _start: datetime, end: datetime) -> Re
 SOURCE = Source(
     name=NAME,
     rest_url="https://indexer.dydx.trade",
+    ws_url="wss://indexer.dydx.trade",
     limits=(REQUESTS,),
     offers=("prices", "funding_rates", "open_interest", "liquidations"),
     probe=Request("/v4/perpetualMarkets", {"ticker": "BTC-USD"}, costs=COST),
@@ -144,6 +188,15 @@ SOURCE = Source(
             _settled,
             per_symbol=True,
         ),
+    ),
+    stream=Stream(
+        path=lambda _: "/v4/ws",
+        subscribe=_subscribe,
+        parse=parse_stream,
+        confirms=_confirms,
+        refusal=_refusal,
+        subscribe_every_seconds=0.55,
+        most_instruments=32,
     ),
     event_feeds=(
         Feed(

@@ -1,10 +1,14 @@
-"""Gate USDT perpetuals: marks, funding and open interest in one call, 5-minute ratios, liquidations by REST.
+"""Gate USDT perpetuals: marks, funding and open interest in one call, 5-minute ratios, all liquidations.
 
 Belongs here: Gate's endpoints, names, units and limits. Does not: anything about other venues.
 
 Units: sizes are CONTRACTS (times quanto_multiplier: BTC_USDT 0.0001); funding is a fraction per funding_interval
 (seconds, in the contract); times are seconds. Numbers come as texts or numbers.
-Liquidations: `size` is the user's POSITION (above 0: long), `order_size` the order that closed it.
+Liquidations, listed: `size` is the user's POSITION (above 0: long), `order_size` the order that closed it. Streamed
+(futures.public_liquidates, all contracts): `size` is the ORDER's (below 0 it sells, which closes a long), `price` the
+order's too. Since 2026-08-20 what happens within a second (or 20 orders) comes as one list and nothing is dropped, and
+`time` is in milliseconds; before, it was in seconds beside `time_ms`. Without the header X-Gate-Size-Decimal sizes are
+cut to whole contracts.
 contract_stats: the newest row is of the five minutes under way and still changes, so only rows with a successor count.
 """
 
@@ -13,8 +17,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import msgspec
 
 from liq_pipeline.sources.access.http import Request, SourceError, ThrottledError, UnknownSymbolError
 from liq_pipeline.sources.access.limits import Limit
@@ -25,12 +31,13 @@ from liq_pipeline.sources.live.base import (
     LongShortKind,
     Reading,
     Source,
+    Stream,
     of_symbol,
     one_request,
 )
 from liq_pipeline.sources.live.instruments import Instrument, coin_of
 from liq_pipeline.sources.live.series import read_settlements
-from liq_pipeline.sources.live.values import number, number_or_none, time_of_seconds
+from liq_pipeline.sources.live.values import ShapeError, number, number_or_none, time_of_ms, time_of_seconds
 
 NAME = "gate"
 # Granted: 200 requests in 10 s per endpoint and IP.
@@ -43,6 +50,10 @@ RATIOS: tuple[tuple[str, LongShortKind], ...] = (
     ("top_lsr_account", "top_accounts"),
     ("top_lsr_size", "top_positions"),
 )
+
+CHANNEL = "futures.public_liquidates"
+FIRST_MILLISECONDS = 1e11
+"""A time of day in seconds passes this in the year 5138; in milliseconds it did in 1973."""
 
 TICKERS = Request(f"{BASE}/tickers", costs=COST)
 
@@ -176,6 +187,58 @@ def _liquidations(payload: Any, reading: Reading) -> None:
     reading.each(payload, row)
 
 
+def parse_stream(message: Any, reading: Reading) -> None:
+    """One websocket message; confirmations and pongs are ignored."""
+    if not isinstance(message, dict) or message.get("channel") != CHANNEL or message.get("event") != "update":
+        return
+    seen: Counter[str] = Counter()
+
+    def row(event: Any) -> None:
+        stamp = number(event.get("time_ms") or event["time"])
+        moment = time_of_ms(stamp) if stamp > FIRST_MILLISECONDS else time_of_seconds(stamp)
+        size, price = number(event["size"]), number(event["price"])
+        if size == 0:
+            raise ShapeError("an order of no size has no side")
+        content = f"{event['contract']}-{stamp:.0f}-{size:g}-{price:g}"
+        seen[content] += 1
+        instrument = reading.instruments.get(event["contract"])
+        if instrument is None:
+            return
+        reading.liquidation(
+            instrument,
+            moment,
+            event_id=f"{content}-{seen[content]}",
+            side="long" if size < 0 else "short",
+            native_price=price,
+            contracts=abs(size),
+            is_sample=False,
+            source_topic="public_liquidates",
+        )
+
+    result = message["result"]
+    reading.each(result if isinstance(result, list) else [result], row)
+
+
+def _subscribe(_instruments: Sequence[Instrument]) -> list[str]:
+    now = int(datetime.now(UTC).timestamp())
+    request = {"time": now, "channel": CHANNEL, "event": "subscribe", "payload": ["!all"]}
+    return [msgspec.json.encode(request).decode()]
+
+
+def _is_answer(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("channel") == CHANNEL and message.get("event") == "subscribe"
+
+
+def _confirms(message: Any) -> bool:
+    return _is_answer(message) and not message.get("error")
+
+
+def _refusal(message: Any) -> str | None:
+    if _is_answer(message) and message.get("error"):
+        return str(message["error"])[:100]
+    return None
+
+
 def _stats_page(instrument: Instrument, start: datetime, _end: datetime) -> Request:
     return Request(
         f"{BASE}/contract_stats",
@@ -219,6 +282,7 @@ def _stats_history(name: str, topic: str, parse: Any, kinds: tuple[str, ...] = (
 SOURCE = Source(
     name=NAME,
     rest_url="https://api.gateio.ws",
+    ws_url="wss://fx-ws.gateio.ws",
     limits=(REQUESTS,),
     offers=("prices", "funding_rates", "open_interest", "long_short_ratio", "liquidations"),
     probe=Request(f"{BASE}/tickers", {"contract": "BTC_USDT"}, costs=COST),
@@ -248,6 +312,15 @@ SOURCE = Source(
             _settled,
             per_symbol=True,
         ),
+    ),
+    stream=Stream(
+        path=lambda _: "/v4/ws/usdt",
+        subscribe=_subscribe,
+        parse=parse_stream,
+        confirms=_confirms,
+        refusal=_refusal,
+        headers={"X-Gate-Size-Decimal": "1"},
+        ids_are_the_lists=False,
     ),
     event_feeds=(
         Feed(

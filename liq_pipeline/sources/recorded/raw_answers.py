@@ -23,6 +23,7 @@ from liq_pipeline.domain.records import Heartbeat, Liquidation
 from liq_pipeline.domain.worlds import Manifest
 from liq_pipeline.sources.access.http import Request
 from liq_pipeline.sources.access.raw_log import FORMAT, FORMAT_VERSION, MANIFEST, RawLine, RawManifest
+from liq_pipeline.sources.access.turns import Turns, needs_turns
 from liq_pipeline.sources.live.base import Feed, Reading, Source
 from liq_pipeline.sources.live.instruments import Instrument, choose
 from liq_pipeline.sources.live.values import UNREADABLE
@@ -162,6 +163,8 @@ class _SourcePlayer:
         self._marks: dict[str, float] = {}
         self._ever_listed: set[str] | None = None
         """None until a list was recorded."""
+        self._turns = Turns() if needs_turns(source) else None
+        """As the collector had them: a recording says when the stream stood."""
 
     @property
     def not_listed(self) -> tuple[str, ...]:
@@ -184,6 +187,11 @@ class _SourcePlayer:
             return [(LIQUIDATIONS, beat)], []
         if line.kind == "frame":
             return self._frame(line)
+        if line.kind == "turn":
+            if self._turns is not None and line.event_time is not None:
+                turn = self._turns.stream_stands if line.text == "stands" else self._turns.stream_lost
+                turn(line.event_time)
+            return [], []
         if line.kind == "instruments":
             self._instruments = line.instruments
             self._ever_listed = {known.symbol for known in line.instruments}
@@ -235,7 +243,11 @@ class _SourcePlayer:
         except UNREADABLE as error:
             problems.append(f"{feed.name}: {type(error).__name__}: {error}")
             return
-        messages += reading.records
+        if self._turns is not None and feed in self._source.event_feeds:
+            events = [record for record in reading.records if isinstance(record, Liquidation)]
+            messages += self._turns.of_list(events)
+        else:
+            messages += reading.records
         problems += reading.problems
 
     def _frame(self, line: RawLine) -> tuple[list[Message], list[str]]:
@@ -250,8 +262,10 @@ class _SourcePlayer:
             self._source.stream.parse(message, reading)
         except UNREADABLE as error:
             reading.problems.append(f"{type(error).__name__}: {error}")
-        events: list[Message] = [record for record in reading.records if isinstance(record, Liquidation)]
-        return events, reading.problems
+        events = [record for record in reading.records if isinstance(record, Liquidation)]
+        if self._turns is not None:
+            events = self._turns.of_stream(events)
+        return list(events), reading.problems
 
     def _reading(self, line: RawLine, instrument: Instrument | None, marks: dict[str, float]) -> Reading:
         return Reading(

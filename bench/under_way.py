@@ -1,0 +1,218 @@
+"""How soon a cascade is told on 10 s ticks, in the simulator: the only market here whose every ten seconds are known.
+
+Run: python -m bench under_way [--days=90] [--symbols=10]. The rule in force reads each 10 s tick from 5-min bars and
+what is known at the tick, as the live tick does; the labels are those of version 1 on the 5-min closes of the market
+itself. The same market again with liquidations silent, and with its largest venue silent. Baseline: the plain rule on
+the same ticks.
+
+A made-up market says how fast the machine is, and nothing about real cascades.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from liq_pipeline.domain.records import Liquidation, OpenInterest, Price
+from liq_pipeline.evaluation.labels.version_1 import CascadeEvent, label_panel
+from liq_pipeline.evaluation.paging.under_way import UnderWayPage, pages_of, under_way_figures
+from liq_pipeline.scoring.bars import (
+    CENTS_FIELDS,
+    LEVEL_FIELDS,
+    UNKNOWN_CENTS,
+    BarArrays,
+    Floats,
+    Integers,
+    NowArrays,
+    Points,
+    empty_bars,
+)
+from liq_pipeline.scoring.under_way.decide import decide
+from liq_pipeline.scoring.under_way.excursions import LOOKBACK_HOURS
+from liq_pipeline.scoring.under_way.rules import UnderWayModel, shipped_under_way_model
+from liq_pipeline.sources.simulated.feeds import VENUES
+from liq_pipeline.sources.simulated.market import MODEL_VERSION
+from liq_pipeline.sources.simulated.source import WARM_UP_SECONDS, Engine
+from liq_pipeline.sources.simulated.world import Simulation
+
+EPOCH = datetime(2026, 3, 2, tzinfo=UTC)
+TICK, BAR, DAY = 10, 300, 86_400
+HOLD_SECONDS = 900
+SYMBOLS = ("BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "AVAX", "LINK", "DOT", "LTC")
+NAMES = tuple(venue.name for venue in VENUES)
+SILENT = NAMES[0]
+
+
+class Tape:
+    """Ten seconds after ten seconds of a simulated market, a day at a time."""
+
+    def __init__(self, symbols: tuple[str, ...], days: int) -> None:
+        self.symbols, self.days = symbols, days
+        self.first = int((EPOCH - timedelta(days=days)).timestamp())
+        simulation = Simulation(
+            seed="under way", epoch=EPOCH, symbols=symbols, model_version=MODEL_VERSION, history_hours=24 * days,
+            generated_to=EPOCH,
+        )  # fmt: skip
+        self._engine = Engine(simulation)
+        self._place = {symbol: index for index, symbol in enumerate(symbols)}
+        for end in range(self.first - WARM_UP_SECONDS + BAR, self.first + 1, BAR):
+            self._engine.step(end, BAR)
+
+    def day(self, number: int) -> tuple[dict[str, Floats], dict[str, Floats], dict[str, Integers]]:
+        """({price, open interest} of (symbols, venues, ticks), the market's own of (symbols, ticks), cents by side)."""
+        ticks = DAY // TICK
+        shape = (len(self.symbols), len(NAMES), ticks)
+        seen = {"price_usd": np.full(shape, np.nan), "open_interest_base": np.full(shape, np.nan)}
+        true = {name: np.empty(shape[::2]) for name in seen}
+        cents = {side: np.zeros(shape, dtype=np.int64) for side in ("long", "short")}
+        start = self.first + number * DAY
+        for tick in range(ticks):
+            for message in self._engine.step(start + (tick + 1) * TICK, TICK):
+                if isinstance(message, Price | OpenInterest | Liquidation) and message.venue in NAMES:
+                    row, venue = self._place[message.symbol], NAMES.index(message.venue)
+                    if isinstance(message, Price):
+                        seen["price_usd"][row, venue, tick] = message.price_usd
+                    elif isinstance(message, OpenInterest):
+                        seen["open_interest_base"][row, venue, tick] = message.open_interest_base or np.nan
+                    else:
+                        cents[message.liquidated_side][row, venue, tick] += round(message.notional_usd * 100)
+            true["price_usd"][:, tick] = self._engine.market.price_usd
+            true["open_interest_base"][:, tick] = self._engine.market.open_interest_base
+        return seen, true, cents
+
+
+class Reading:
+    """One way of seeing the tape; keeps what the rule said of every tick."""
+
+    def __init__(
+        self, tape: Tape, model: UnderWayModel | None, silent: str | None = None, *, has_liquidations: bool = True
+    ) -> None:
+        self.model, self.silent, self.has_liquidations = model, silent, has_liquidations
+        count = tape.days * DAY // BAR
+        self._bars = empty_bars(tape.symbols, NAMES, tape.first + BAR, BAR, count)
+        shape = (len(tape.symbols), tape.days * DAY // TICK)
+        self._open, self._calm = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+        self._direction = np.zeros(shape, dtype=np.int8)
+
+    def take(self, number: int, seen: dict[str, Floats], cents: dict[str, Integers]) -> None:
+        """Read one day."""
+        per_bar, bars_a_day, ticks = BAR // TICK, DAY // BAR, DAY // TICK
+        first = number * bars_a_day
+        now = dict(seen)
+        if self.silent is not None:
+            now = {name: values.copy() for name, values in seen.items()}
+            for values in now.values():
+                values[:, NAMES.index(self.silent)] = np.nan
+        for name, values in now.items():
+            getattr(self._bars, name)[..., first : first + bars_a_day] = values[..., per_bar - 1 :: per_bar]
+        hour = {
+            side: _last_hour(values) if self.has_liquidations else np.full(values.shape, UNKNOWN_CENTS)
+            for side, values in cents.items()
+        }
+        unknown = np.full(seen["price_usd"].shape, np.nan)
+        times = self._bars.start_seconds - BAR + number * DAY + TICK * np.arange(1, ticks + 1, dtype=np.int64)
+        points = Points(
+            times,
+            self._bars.index_at(times),
+            NowArrays(
+                now["price_usd"], now["open_interest_base"], unknown, unknown, hour["long"], hour["short"]
+            ),
+        )  # fmt: skip
+        decided = decide(self._reached(first + bars_a_day), points, self.model)
+        here = slice(number * ticks, (number + 1) * ticks)
+        self._open[:, here], self._calm[:, here] = decided.is_open, decided.is_calm
+        self._direction[:, here] = decided.direction
+
+    def _reached(self, stop: int) -> BarArrays:
+        """The bars of which something is known: what lies ahead is unknown to a tick."""
+        return replace(self._bars, **{name: getattr(self._bars, name)[..., :stop] for name in _SERIES})
+
+    def pages(self, time_grid: Integers, symbols: Sequence[str]) -> list[UnderWayPage]:
+        """The machine's alerts."""
+        return pages_of(time_grid, symbols, self._open, self._direction.astype(np.int64), self._calm, HOLD_SECONDS)
+
+
+_SERIES = (*LEVEL_FIELDS, *CENTS_FIELDS)
+
+
+def _last_hour(cents: Integers) -> Integers:
+    """Sums of the hour up to each tick, within the day."""
+    running = np.cumsum(cents, axis=-1)
+    rows = 3600 // TICK
+    before = np.zeros_like(running)
+    before[..., rows:] = running[..., :-rows]
+    return running - before
+
+
+def main(arguments: list[str]) -> None:
+    """Print the figures of every reading."""
+    parser = argparse.ArgumentParser(prog="bench under_way")
+    parser.add_argument("--days", type=int, default=90)
+    parser.add_argument("--symbols", type=int, default=10)
+    options = parser.parse_args(arguments)
+    began = time.perf_counter()
+    tape = Tape(SYMBOLS[: options.symbols], options.days)
+    model = shipped_under_way_model()
+    readings = {
+        "model": Reading(tape, model),
+        "model, liquidations silent": Reading(tape, model, has_liquidations=False),
+        f"model, {SILENT} silent": Reading(tape, model, SILENT),
+        "plain rule": Reading(tape, None),
+    }
+    grid = tape.first + TICK * np.arange(1, options.days * DAY // TICK + 1, dtype=np.int64)
+    price = np.empty((options.symbols, grid.size))
+    interest = np.empty((options.symbols, grid.size // (BAR // TICK)))
+    bars = BAR // TICK
+    for number in range(options.days):
+        seen, true, cents = tape.day(number)
+        price[:, number * DAY // TICK : (number + 1) * DAY // TICK] = true["price_usd"]
+        interest[:, number * DAY // BAR : (number + 1) * DAY // BAR] = true["open_interest_base"][:, bars - 1 :: bars]
+        for reading in readings.values():
+            reading.take(number, seen, cents)
+        if number % 10 == 9:
+            print(f"{number + 1} days after {time.perf_counter() - began:.0f} s", flush=True)
+    _, events = label_panel(grid[bars - 1 :: bars], tape.symbols, price[:, bars - 1 :: bars], interest, BAR)
+    _print(readings, events[4], grid, tape.symbols, price)
+
+
+def _print(
+    readings: dict[str, Reading], events: Sequence[CascadeEvent], grid: Integers, symbols: Sequence[str], price: Floats
+) -> None:
+    first, last = int(grid[0]) + LOOKBACK_HOURS * 3600, int(grid[-1])
+    happened = [event for event in events if first <= event.onset <= last]
+    severe = [event for event in happened if event.is_major or event.is_systemic]
+    print(
+        f"{len(happened)} cascades within 4 h, {len(severe)} major or systemic; {len(symbols)} symbols every {TICK} s"
+    )
+    for name, reading in readings.items():
+        pages = reading.pages(grid, symbols)
+        figures = under_way_figures(pages, happened, grid, symbols, price, first, last)
+        delays = sorted(delay for event in severe if (delay := _delay_seconds(event, pages)) is not None)
+        print(f"{name}:")
+        print(f"  told by own symbol and side {_share(figures, 'own')}, by market {_share(figures, 'market')}")
+        if delays:
+            p50, p95 = (delays[min(int(len(delays) * q), len(delays) - 1)] for q in (0.5, 0.95))
+            print(f"  from the onset to the page, major or systemic: p50 {p50} s, p95 {p95} s ({len(delays)} told)")
+        left = figures["move_left"]["over_detected"]["p50"]
+        print(f"  move left at the page, median {'unknown' if left is None else f'{100 * left:.0f} %'}")
+        print(f"  false market pages a week {figures['false_per_week']:.2f} of {figures['market_pages']} in all")
+
+
+def _delay_seconds(event: CascadeEvent, pages: Sequence[UnderWayPage]) -> int | None:
+    """From the label's onset to the first page of its symbol and side; negative: before it; None: not told."""
+    for page in pages:
+        mine = page.symbol == event.symbol and page.direction == event.direction
+        if mine and event.start <= page.opened <= event.peak:
+            return page.opened - event.onset
+    return None
+
+
+def _share(figures: dict[str, Any], by: str) -> str:
+    share = figures["detected"]["major_or_systemic"][by]["share"]
+    return "of none" if share is None else f"{100 * share:.0f} %"
