@@ -84,7 +84,7 @@ class Doors:
                 response.headers["WWW-Authenticate"] = 'Bearer realm="liq"'
             await response(scope, receive, with_headers)
             return
-        await self._app(scope, receive, with_headers)
+        await self._app(scope, _bounded(receive), with_headers)
 
     def _refusal(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
@@ -132,6 +132,23 @@ class Doors:
             return site in ("same-origin", "none")
         # Not a browser: a program on this machine (without a token), or one that has shown the token.
         return headers.get("content-type", "").startswith("application/json")
+
+
+def _bounded(receive: Receive) -> Receive:
+    """The same, but a body ends after MOST_BODY_BYTES: Content-Length is a claim, and a chunked body makes none."""
+    taken = 0
+
+    async def once() -> Message:
+        nonlocal taken
+        message = await receive()
+        if message["type"] != "http.request":
+            return message
+        taken += len(message.get("body", b""))
+        if taken > MOST_BODY_BYTES:
+            return {"type": "http.request", "body": b"", "more_body": False}
+        return message
+
+    return once
 
 
 def _name_of(host: str) -> str:

@@ -134,6 +134,21 @@ def test_a_giant_address_is_refused_while_others_are_served(shared_desk: Running
     assert shared_desk.ask("/").status == 200
 
 
+def test_a_body_that_declares_no_length_is_cut_where_one_that_does_is_refused(shared_desk: RunningDesk) -> None:
+    address = f"/api/v1/alerts/{_open_alert(shared_desk)}/acknowledgement"
+    size = doors.MOST_BODY_BYTES + 1
+    assert shared_desk.ask(address, method="POST", data=b"x" * size, Content_Type="application/json").status == 413
+    piece = b'{"by": "' + b"E" * size + b'"}'
+    with socket.create_connection(("127.0.0.1", shared_desk.port), timeout=10) as one:
+        one.sendall(
+            f"POST {address} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n{len(piece):x}\r\n".encode()
+            + piece
+            + b"\r\n0\r\n\r\n"
+        )
+        assert b" 400 " in one.recv(100)
+
+
 def test_half_open_doors_hold_up_nobody_and_are_shut(shared_desk: RunningDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     try:
