@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import zipfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -241,6 +243,62 @@ class TestRefusals:
         publish(server, METRICS_PATH, [], body=body, checksum=hashlib.sha256(body).hexdigest())
         with pytest.raises(BadAnswerError, match="cannot be unpacked"):
             read(archive, METRICS)
+
+    def test_a_zip_that_unpacks_without_end_is_refused_at_a_bound_whatever_it_declares(
+        self, server: VenueServer, archive: BinanceArchive
+    ) -> None:
+        honest = io.BytesIO()
+        with zipfile.ZipFile(honest, "w", zipfile.ZIP_DEFLATED) as file, file.open("x.csv", "w") as member:
+            for _ in range(5):
+                member.write(b"0" * 2**24)
+        size = (5 * 2**24).to_bytes(4, "little")
+        assert honest.getvalue().count(size) == 2
+        lying = honest.getvalue().replace(size, (100).to_bytes(4, "little"))
+        for body in (honest.getvalue(), lying):
+            publish(server, METRICS_PATH, [], body=body)
+            with pytest.raises(BadAnswerError, match="unpack"):
+                read(archive, METRICS)
+
+    @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    def test_a_zip_that_python_would_unpack_unbounded_is_not_opened(
+        self, server: VenueServer, archive: BinanceArchive, method: int
+    ) -> None:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", method) as file:
+            file.writestr("x.csv", "\n".join(metrics_lines("BTC", DAY)))
+        publish(server, METRICS_PATH, [], body=buffer.getvalue())
+        with pytest.raises(BadAnswerError, match="packed in an unusual way"):
+            read(archive, METRICS)
+
+    def test_a_field_longer_than_csv_reads_is_said_in_one_sentence(
+        self, server: VenueServer, archive: BinanceArchive
+    ) -> None:
+        publish(server, METRICS_PATH, [f"2024-06-01 00:05:00,BTCUSDT,{'1' * 200_000},5000.0,,,,"])
+        with pytest.raises(BadAnswerError, match="field larger than field limit"):
+            read(archive, METRICS)
+
+    def test_rows_of_another_day_are_not_taken_and_said(self, server: VenueServer, archive: BinanceArchive) -> None:
+        """Another day's rows would stand in the way of what that day's own file says."""
+        other = DAY + timedelta(days=3)
+        publish(server, METRICS_PATH, [*metrics_lines("BTC", DAY), *metrics_lines("BTC", other, header=False)[:2]])
+        content = read(archive, METRICS)
+        assert {record.event_time.date() for record in content.records} == {DAY}
+        assert content.problems == [
+            "10 of 1450 values are of another time than the file's own 2024-06-01 (2024-06-04 00:00 to 2024-06-04 00:05"
+            " UTC): they were not used"
+        ]
+        publish(server, PRICES.path("BTCUSDT", START), kline_lines("BTC", other))
+        content = read(archive, PRICES)
+        assert (content.records, len(content.problems)) == ([], 1)
+        publish(server, FUNDING.path("BTCUSDT", START), funding_lines(date(2024, 8, 1)))
+        content = read(archive, FUNDING)
+        assert (content.records, len(content.problems)) == ([], 1)
+
+    def test_the_last_moment_of_a_day_belongs_to_its_file(self, server: VenueServer, archive: BinanceArchive) -> None:
+        """Candles close there, and metrics have been stamped 00:05 to 24:00."""
+        publish(server, METRICS_PATH, [f"{START + timedelta(days=1):%Y-%m-%d %H:%M:%S},BTCUSDT,100.0,5000.0,,,,"])
+        content = read(archive, METRICS)
+        assert (len(content.records), content.problems) == (1, [])
 
     def test_a_page_instead_of_a_file(self, server: VenueServer, archive: BinanceArchive) -> None:
         publish(server, METRICS_PATH, [], body=b"<html>a portal</html>")

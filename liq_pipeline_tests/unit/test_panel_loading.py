@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from liq_pipeline.errors import LiqError
+from liq_pipeline.evaluation.panels import panel as panels
 from liq_pipeline.evaluation.panels.panel import load_panel, panel_from_frame
 
 
@@ -151,3 +152,22 @@ def test_a_coarser_panel_keeps_the_points_of_its_grid() -> None:
     panel = panel_from_frame(frame(rows=25))
     hourly = panel.coarser(3600)
     assert hourly["price_usd"][0].tolist() == [100.0, 112.0, 124.0]
+
+
+def test_a_packed_panel_is_read_and_one_that_unpacks_without_end_or_is_cut_short_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = frame()
+    rows.to_csv(tmp_path / "p.csv.gz", index=False)
+    assert load_panel(tmp_path / "p.csv.gz").rows == 48
+    monkeypatch.setattr(panels, "MOST_CSV_BYTES", 1000)
+    with pytest.raises(LiqError, match="unpacks to more than"):
+        load_panel(tmp_path / "p.csv.gz")
+    monkeypatch.undo()
+    (tmp_path / "q.csv.gz").write_bytes((tmp_path / "p.csv.gz").read_bytes()[:-30])
+    with pytest.raises(LiqError, match="cannot be read as a CSV or Parquet panel"):
+        load_panel(tmp_path / "q.csv.gz")
+    rows.to_parquet(tmp_path / "p.parquet")
+    monkeypatch.setattr(panels, "MOST_ROWS", 40)
+    with pytest.raises(LiqError, match="says that it has 48 rows"):
+        load_panel(tmp_path / "p.parquet")

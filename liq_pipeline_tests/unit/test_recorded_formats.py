@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from liq_pipeline.domain.records import FundingRate, OpenInterest, Price, Record
 from liq_pipeline.sources.playing.playable import Playable, known_time
+from liq_pipeline.sources.recorded import lines as recorded_lines
 from liq_pipeline.sources.recorded.formats import open_recording
 from liq_pipeline.sources.recorded.native import RecordingWriter
-from liq_pipeline.sources.recorded.recording import RecordingError, Selection, next_grid_point
+from liq_pipeline.sources.recorded.recording import Recording, RecordingError, Selection, next_grid_point
 from liq_pipeline.sources.simulated.source import SimulatedSource
 from liq_pipeline_tests.player_support import minutes, simulation, write_minute_lines
 
@@ -272,3 +273,41 @@ def test_the_next_grid_point_is_the_first_at_or_after(milliseconds: int, step: i
     point = next_grid_point(time, step)
     assert time <= point < time + timedelta(seconds=step)
     assert point.timestamp() % step == 0
+
+
+# -- files that lie about their size -----------------------------------------------------------------------------
+
+
+def test_a_line_without_end_or_a_broken_member_ends_the_file_in_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = b'{"ts": 1781222429546}\n'
+    endless, broken = tmp_path / "endless.gz", tmp_path / "broken.gz"
+    endless.write_bytes(gzip.compress(good + b" " * 5_000_000))
+    packed = bytearray(gzip.compress(good) + gzip.compress(bytes(range(256)) * 400))
+    packed[-60:-20] = b"\xff" * 40
+    broken.write_bytes(packed)
+    monkeypatch.setattr(recorded_lines, "LONGEST_LINE_BYTES", 1_000_000)
+    for path, reason in ((endless, "a line of more than"), (broken, "after line")):
+        read: list[bytes] = []
+        with pytest.raises(recorded_lines.DamagedFileError, match=reason):
+            read.extend(raw for _, raw in recorded_lines.numbered_lines(path))
+        assert read[:1] == [good] or path == broken
+
+
+def test_a_native_recording_cut_short_is_said_not_thrown(tmp_path: Path) -> None:
+    source = SimulatedSource(simulation(symbols=("BTC",)))
+    with RecordingWriter(tmp_path / "r", source.world) as writer:
+        for message in next(iter(source.steps(None))).messages:
+            writer.write(message)
+    (file,) = (tmp_path / "r").glob("records-*.jsonl.gz")
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(RecordingError, match=r"records-00000.jsonl.gz cannot be read after line"):
+        list(open_recording(tmp_path / "r", 60).steps(None))
+
+
+def test_a_panel_cell_longer_than_csv_reads_is_a_finding(tmp_path: Path) -> None:
+    write_panel(tmp_path, "BTC", 3, binance_close={1: "1" * 200_000})
+    recording = open_recording(tmp_path, 60)
+    assert isinstance(recording, Recording)
+    assert [finding for finding in recording.findings.unreadable if "field larger than field limit" in finding]

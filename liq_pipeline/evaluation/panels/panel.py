@@ -6,11 +6,14 @@ way. Does not: scores, labels, or where a panel came from. Unknown is NaN, never
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 import pandas as pd
@@ -41,6 +44,10 @@ EPOCH_UNITS = (
 )
 """Up to which size an epoch number counts as which unit: 1e11 s lie in the year 5138, 1e11 ms in 1973."""
 NEVER_NEGATIVE_COLUMNS = ("long_liquidations_usd", "short_liquidations_usd")
+MOST_ROWS = 200_000_000
+MOST_CSV_BYTES = 16 * 2**30
+"""Far past what fits: 50 coins over six years of 5 min are 32 million rows, 3 GB as CSV. A small file can say anything,
+and unpack to anything."""
 SNAP_SECONDS = 30
 """A stamp this close to a grid point (venues' clocks run seconds off) is that point; any other moves to the next."""
 
@@ -107,12 +114,51 @@ def load_panel(path: Path) -> Panel:
 def _read(file: Path) -> pd.DataFrame:
     try:
         if file.name.endswith(".parquet"):
-            return pd.read_parquet(file)
-        return pd.read_csv(file, dtype={"symbol": str}, keep_default_na=True, na_values=["", "null", "None"])
+            return _parquet(file)
+        with gzip.open(file, "rb") if file.name.endswith(".gz") else file.open("rb") as content:
+            bounded = cast("IO[bytes]", _Bounded(content, file))
+            return pd.read_csv(bounded, dtype={"symbol": str}, keep_default_na=True, na_values=["", "null", "None"])
     except FileNotFoundError as error:
         raise LiqError(f"no panel at {file}: check the path given to --panel") from error
-    except (ValueError, OSError, pd.errors.ParserError) as error:
+    except (ValueError, OSError, EOFError, zlib.error, pd.errors.ParserError) as error:
         raise LiqError(f"{file} cannot be read as a CSV or Parquet panel: {error}") from error
+
+
+def _parquet(file: Path) -> pd.DataFrame:
+    """The file's columns that a panel has: what its footer declares is looked at before anything is unpacked."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_metadata(file).num_rows
+    if rows > MOST_ROWS:
+        raise LiqError(f"{file} says that it has {rows:,} rows: a panel has at most {MOST_ROWS:,}, split it")
+    return pd.read_parquet(file)
+
+
+class _Bounded:
+    """A stream that ends in a sentence where it gives more than a panel can hold, for what reads it piece by piece."""
+
+    def __init__(self, content: IO[bytes] | gzip.GzipFile, file: Path) -> None:
+        self._content = content
+        self._file = file
+        self._given = 0
+
+    def read(self, size: int = -1) -> bytes:
+        left = MOST_CSV_BYTES - self._given
+        part = self._content.read(left + 1 if size < 0 else min(size, left + 1))
+        self._given += len(part)
+        if self._given > MOST_CSV_BYTES:
+            limit = f"{MOST_CSV_BYTES // 2**30} GB"
+            raise LiqError(f"{self._file} unpacks to more than {limit}: split it, or give it as Parquet")
+        return part
+
+    def __iter__(self) -> _Bounded:
+        return self  # pandas asks whether it is a file by this
+
+    def __next__(self) -> bytes:
+        line = self.read(1 << 16)
+        if not line:
+            raise StopIteration
+        return line
 
 
 def panel_from_frame(frame: pd.DataFrame, data_hash: str = "") -> Panel:

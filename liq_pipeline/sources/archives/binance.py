@@ -12,7 +12,8 @@ bookDepth and premiumIndexKlines are not read: no record holds depth or basis an
 worked out of the premium would be a number that the venue never published. Liquidations: none since 2024-03-31.
 
 Quirks reported of its files: no header in old ones; empty cells, and 0 where nobody knew; rows that come twice;
-stamps in milliseconds or microseconds; a file that is replaced after the fact; a day that appears two days late.
+stamps in milliseconds or microseconds; a file that is replaced after the fact; a day that appears two days late. Rows
+of another day than the file's are not taken, and said.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from liq_pipeline.domain.records import Record
 from liq_pipeline.sources.access.http import BadAnswerError
 from liq_pipeline.sources.access.limits import Limit
 from liq_pipeline.sources.archives.files import ArchiveFiles, NotThereError
@@ -209,9 +211,24 @@ def _content(kind: Kind, piece: Piece, native: str, path: str, text: str, checks
         kind.parse(rows, reading, content)
     except UNREADABLE as error:
         raise BadAnswerError(NAME, f"{path.rpartition('/')[2]} cannot be read ({error})") from error
-    content.records = reading.records
-    content.problems = reading.problems
+    content.records, strange = _of_the_piece(reading.records, piece)
+    content.problems = reading.problems + strange
     return content
+
+
+def _of_the_piece(records: list[Record], piece: Piece) -> tuple[list[Record], list[str]]:
+    """The records of the file's own day or month, and a sentence if there were others: they would overwrite what the
+    right file says. A value at the very end belongs to it: candles close there, and metrics are stamped so too."""
+    own = [record for record in records if piece.first <= record.event_time <= piece.last]
+    if len(own) == len(records):
+        return records, []
+    others = [record.event_time for record in records if not piece.first <= record.event_time <= piece.last]
+    until = piece.last - timedelta(seconds=1)
+    span = f"{piece.first:%Y-%m-%d}" if until.date() == piece.first.date() else f"{piece.first:%Y-%m}"
+    return own, [
+        f"{len(others)} of {len(records)} values are of another time than the file's own {span} "
+        f"({min(others):%Y-%m-%d %H:%M} to {max(others):%Y-%m-%d %H:%M} UTC): they were not used"
+    ]
 
 
 def _rows(text: str, columns: tuple[str, ...]) -> tuple[list[Row], int]:

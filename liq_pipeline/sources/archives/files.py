@@ -34,6 +34,11 @@ from liq_pipeline.sources.access.http import (
 REQUEST_SECONDS: Final = 60.0
 """A month of 30-second samples is a few megabytes: the live polls' 2 s would cut it."""
 ATTEMPTS: Final = 5
+MAX_UNPACKED_BYTES: Final = 64 * 1024 * 1024
+"""A day of metrics unpacks to 50 kB, a day of order-book depth to 3 MB. A zip can hold a thousand times what it weighs,
+and what its directory declares is only a claim: what counts is what comes out."""
+_METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""The archive deflates. Python unpacks other methods in steps that have no bound."""
 _LONGEST_WAIT_SECONDS: Final = 30.0
 _CHECKSUM: Final = re.compile(r"^([0-9a-f]{64})\b", re.IGNORECASE)
 
@@ -136,11 +141,21 @@ class ArchiveFiles:
     def _unpack(self, path: str, body: bytes) -> str:
         try:
             with zipfile.ZipFile(io.BytesIO(body)) as file:
-                members = file.namelist()
+                members = file.infolist()
                 if len(members) != 1:
                     raise BadAnswerError(self._source, f"{_name(path)} holds {len(members)} files, one was expected")
-                return file.read(members[0]).decode("utf-8-sig")
-        except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError) as error:
+                if members[0].compress_type not in _METHODS or members[0].flag_bits & 1:
+                    raise BadAnswerError(self._source, f"{_name(path)} is encrypted or packed in an unusual way")
+                with file.open(members[0]) as member:
+                    content = member.read(MAX_UNPACKED_BYTES + 1)
+            if len(content) > MAX_UNPACKED_BYTES:
+                raise BadAnswerError(
+                    self._source,
+                    f"{_name(path)} ({len(body):,} bytes) unpacks to more than {MAX_UNPACKED_BYTES // 2**20} MB: "
+                    "no file of this archive does, nothing of it was used",
+                )
+            return content.decode("utf-8-sig")
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
             raise BadAnswerError(self._source, f"{_name(path)} cannot be unpacked ({error})") from error
 
     # -- the cache -------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Belongs here: JSON values to floats and UTC times, and what a parser raises. Doe
 
 from __future__ import annotations
 
+import csv
 from datetime import UTC, datetime, timedelta
 
 
@@ -12,8 +13,9 @@ class ShapeError(ValueError):
     """A field is missing or of another kind than the venue documents."""
 
 
-UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError)
-"""What a parser raises over an answer of another form than documented."""
+UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError, csv.Error)
+"""What a parser raises over an answer of another form than documented. csv.Error is none of the others: a field of more
+than 128 kB raises it."""
 
 
 def number(value: object) -> float:

@@ -13,6 +13,7 @@ The candles are of traded prices, not marks; nothing better is in the panel.
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ import msgspec
 
 from liq_pipeline.domain.records import FundingRate, OpenInterest, Price, Record, RecordError
 from liq_pipeline.domain.worlds import Expectation, Manifest
+from liq_pipeline.sources.live.values import UNREADABLE
 from liq_pipeline.sources.recorded.recording import (
     Findings,
     Recording,
@@ -114,16 +116,20 @@ def _read(path: Path, world: str, findings: Findings) -> Iterator[Record]:
     seen: set[datetime] = set()
     previous: datetime | None = None
     with path.open(encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            findings.lines += 1
+        rows = csv.DictReader(file)
+        for number in itertools.count(2):
             try:
+                row = next(rows, None)
+                if row is None:
+                    return
+                findings.lines += 1
                 time = datetime.fromisoformat(row[_TIME])
                 time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
                 records = list(_records(world, path.stem, time, row))
                 for record in records:
                     record.check()
                     msgspec.convert(msgspec.to_builtins(record), type(record))
-            except (ValueError, TypeError, KeyError, RecordError, msgspec.ValidationError) as error:
+            except (*UNREADABLE, RecordError, msgspec.ValidationError) as error:
                 findings.unreadable.append(f"{path.name}:{number}: {error}")
                 continue
             findings.disordered += previous is not None and time < previous

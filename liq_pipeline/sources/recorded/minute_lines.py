@@ -7,7 +7,6 @@ mark price, the funding rate being accrued (predicted, 1 h), and the open intere
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ import msgspec
 
 from liq_pipeline.domain.records import FundingRate, OpenInterest, Price, Record, RecordError
 from liq_pipeline.domain.worlds import Expectation, Manifest, World
+from liq_pipeline.sources.recorded.lines import DamagedFileError, numbered_lines
 from liq_pipeline.sources.recorded.recording import (
     Findings,
     Recording,
@@ -92,17 +92,15 @@ def open_folder(folder: Path, selection: Selection, step_seconds: int) -> Record
 
 def _lines(path: Path, findings: Findings) -> Iterator[tuple[int, _Line]]:
     """Numbered lines of one file; what is no line of the format becomes a finding."""
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        number = 0
-        try:
-            for number, raw in enumerate(file, start=1):
-                findings.lines += 1
-                try:
-                    yield number, _decoder.decode(raw)
-                except msgspec.DecodeError as error:
-                    findings.unreadable.append(f"{path.name}:{number}: {error}")
-        except (OSError, EOFError) as error:  # a recorder that was killed leaves its last gzip block unfinished
-            findings.unreadable.append(f"{path.name}: after line {number}: {error}")
+    try:
+        for number, raw in numbered_lines(path):
+            findings.lines += 1
+            try:
+                yield number, _decoder.decode(raw)
+            except msgspec.DecodeError as error:
+                findings.unreadable.append(f"{path.name}:{number}: {error}")
+    except DamagedFileError as error:
+        findings.unreadable.append(f"{path.name}: {error}")
 
 
 def _records(world: str, symbol: str, time: datetime, line: _Line) -> tuple[Price, FundingRate, OpenInterest]:

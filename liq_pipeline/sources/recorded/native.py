@@ -20,6 +20,7 @@ from liq_pipeline.bus.topics import RECORD_OF_TOPIC, TOPIC_OF_RECORD
 from liq_pipeline.domain.records import Heartbeat, Record, RecordError
 from liq_pipeline.domain.worlds import Manifest, World
 from liq_pipeline.sources.playing.playable import Message, known_time
+from liq_pipeline.sources.recorded.lines import DamagedFileError, numbered_lines
 from liq_pipeline.sources.recorded.recording import (
     Findings,
     Recording,
@@ -171,21 +172,25 @@ def open_folder(folder: Path, selection: Selection, step_seconds: int) -> Record
 
 def _read(folder: Path, world: str, selection: Selection) -> Iterator[Message]:
     for path in sorted(folder.glob("records-*.jsonl.gz")):
-        with gzip.open(path, "rb") as file:
-            for number, raw in enumerate(file, start=1):
-                try:
-                    line = _decoder.decode(raw)
-                    is_heartbeat = bool(bytes(line.heartbeat))
-                    record: Record = (
-                        _heartbeat_decoder.decode(line.heartbeat)
-                        if is_heartbeat
-                        else _decoders[line.topic].decode(line.record)
-                    )
-                    record = msgspec.structs.replace(record, origin="recorded", world=world)
-                    record.check()
-                except (msgspec.DecodeError, KeyError, RecordError) as error:
-                    raise RecordingError(f"{path}:{number} is no record: {error}") from error
-                symbol = getattr(record, "symbol", None)
-                if not selection.has_time(record.known) or (symbol is not None and not selection.has_symbol(symbol)):
-                    continue
-                yield (line.topic, record) if isinstance(record, Heartbeat) else record
+        try:
+            yield from _messages(path, world, selection)
+        except DamagedFileError as error:
+            raise RecordingError(f"{path} cannot be read {error}") from error
+
+
+def _messages(path: Path, world: str, selection: Selection) -> Iterator[Message]:
+    for number, raw in numbered_lines(path):
+        try:
+            line = _decoder.decode(raw)
+            is_heartbeat = bool(bytes(line.heartbeat))
+            record: Record = (
+                _heartbeat_decoder.decode(line.heartbeat) if is_heartbeat else _decoders[line.topic].decode(line.record)
+            )
+            record = msgspec.structs.replace(record, origin="recorded", world=world)
+            record.check()
+        except (msgspec.DecodeError, KeyError, RecordError) as error:
+            raise RecordingError(f"{path}:{number} is no record: {error}") from error
+        symbol = getattr(record, "symbol", None)
+        if not selection.has_time(record.known) or (symbol is not None and not selection.has_symbol(symbol)):
+            continue
+        yield (line.topic, record) if isinstance(record, Heartbeat) else record

@@ -11,7 +11,6 @@ instruments holds from the next round on. Stablecoin transfers: raw_chain.py.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +28,7 @@ from liq_pipeline.sources.live.instruments import Instrument, choose
 from liq_pipeline.sources.live.values import UNREADABLE
 from liq_pipeline.sources.playing.playable import Message
 from liq_pipeline.sources.polling.state import INSTRUMENTS
+from liq_pipeline.sources.recorded.lines import DamagedFileError, numbered_lines
 from liq_pipeline.sources.recorded.raw_chain import CHAIN_SOURCES, FLOWS, ChainPlayer
 from liq_pipeline.sources.recorded.recording import (
     Findings,
@@ -139,14 +139,13 @@ def _messages(
 def _lines(path: Path, findings: Findings) -> list[RawLine]:
     lines: list[RawLine] = []
     try:
-        with gzip.open(path, "rb") as file:
-            for number, raw in enumerate(file, start=1):
-                findings.lines += 1
-                try:
-                    lines.append(_decoder.decode(raw))
-                except msgspec.DecodeError as error:
-                    findings.unreadable.append(f"{path.name}:{number}: {error}")
-    except (OSError, EOFError) as error:  # a process that was killed leaves its last gzip member unfinished
+        for number, raw in numbered_lines(path):
+            findings.lines += 1
+            try:
+                lines.append(_decoder.decode(raw))
+            except msgspec.DecodeError as error:
+                findings.unreadable.append(f"{path.name}:{number}: {error}")
+    except DamagedFileError as error:
         findings.unreadable.append(f"{path.name}: {error}")
     return lines
 
