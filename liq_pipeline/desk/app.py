@@ -307,4 +307,4 @@ def _static_files() -> Any:
         if suffix in _TYPES:
             content = file.read_bytes()
             tag = hashlib.blake2b(content, digest_size=6).hexdigest()
-            yield file.name, (f"/static/{tag}/{file.name}", Body.of(content, _TYPES[suffix]))
+            yield file.name, (f"/static/{tag}/{file.name}", Body.of(content, _TYPES[suffix], level=9))

@@ -1,7 +1,7 @@
 """How often one caller may ask: enough for any reader, too little to take the machine from the ticks.
 
-Belongs here: counting by address. Does not: who may come in at all (doors.py), how many questions are worked on at once
-(api/memory.py).
+Belongs here: counting by address. Does not: who may come in at all (desk/doors.py), how many questions are worked on
+at once (desk/api/memory.py).
 """
 
 from __future__ import annotations

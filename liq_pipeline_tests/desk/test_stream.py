@@ -47,7 +47,12 @@ class Stream:
         self._answer = opener.open(request, timeout=30)
         self.events: queue.Queue[tuple[str, str, Any, float]] = queue.Queue()
         self.last_id = last
-        threading.Thread(target=self._read, daemon=True).start()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def is_open(self) -> bool:
+        """Whether the desk still holds the connection."""
+        return self._thread.is_alive()
 
     def _read(self) -> None:
         name, identity = "", ""
@@ -162,6 +167,77 @@ def test_no_alert_is_lost_over_a_kill_and_whoever_was_away_gets_each(own_desk: R
         got.append(data["alert_id"])
     assert got == missed
     assert first not in got
+
+
+class Faithful:
+    """A listener as a browser is one: it comes back by itself, with the last id that it was given."""
+
+    def __init__(self, url: str) -> None:
+        self.got: set[str] = set()
+        self.comebacks = 0
+        self._url = url
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        last: str | None = None
+        while not self._over.is_set():
+            try:
+                stream = Stream(self._url, last)
+            except OSError:
+                self._over.wait(0.05)
+                continue
+            self.comebacks += 1
+            while not self._over.is_set() and (stream.is_open() or not stream.events.empty()):
+                try:
+                    name, _, data, _ = stream.events.get(timeout=0.2)
+                except queue.Empty:
+                    continue
+                if name == "alert":
+                    self.got.add(data["alert_id"])
+            last = stream.last_id
+
+    def leave(self) -> None:
+        self._over.set()
+        self._thread.join(10)
+
+
+def test_twenty_listeners_over_three_kills_miss_none_of_the_alerts_that_open_meanwhile(own_desk: RunningDesk) -> None:
+    listeners = [Faithful(own_desk.url) for _ in range(20)]
+    opened: list[str] = []
+    over = threading.Event()
+
+    def open_one_after_another() -> None:
+        while not over.is_set():
+            with writing(own_desk.database_url) as conn:
+                opened.append(open_alert(conn, f"N{len(opened)}"))
+            over.wait(0.02)
+
+    def wait_until(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline, [len(one.got) for one in listeners]
+            over.wait(0.05)
+
+    wait_until(lambda: all(one.comebacks for one in listeners))
+    writer = threading.Thread(target=open_one_after_another)
+    writer.start()
+    try:
+        for kill in range(1, 4):
+            known = len(opened)
+            wait_until(lambda known=known: all(len(one.got) > known for one in listeners))  # type: ignore[misc]
+            own_desk.kill()
+            own_desk.start()
+            wait_until(lambda kill=kill: all(one.comebacks > kill for one in listeners))  # type: ignore[misc]
+    finally:
+        over.set()
+        writer.join()
+    over.clear()
+    wait_until(lambda: all(one.got >= set(opened) for one in listeners))
+    assert len(opened) > 30
+    for one in listeners:
+        one.leave()
 
 
 def test_an_alert_that_becomes_visible_after_a_younger_one_is_told_as_well(own_desk: RunningDesk) -> None:

@@ -25,7 +25,7 @@ HTML: Final = "text/html; charset=utf-8"
 _SMALL: Final = 860
 """Bytes below which gzip gains nothing."""
 
-_LARGE: Final = 65_536
+_LARGE: Final = 16_384
 """Bytes from which on the time that more packing takes is worth more than what it saves."""
 
 T = TypeVar("T")
@@ -72,9 +72,10 @@ class Body:
     status: int = 200
 
     @classmethod
-    def of(cls, plain: bytes, content_type: str, status: int = 200) -> Body:
-        """Pack and tag."""
-        packed = gzip.compress(plain, 1 if len(plain) > _LARGE else 6, mtime=0) if len(plain) > _SMALL else None
+    def of(cls, plain: bytes, content_type: str, status: int = 200, *, level: int | None = None) -> Body:
+        """Pack and tag. level: of gzip; by the size otherwise."""
+        level = level or (1 if len(plain) > _LARGE else 6)
+        packed = gzip.compress(plain, level, mtime=0) if len(plain) > _SMALL else None
         digest = hashlib.blake2b(plain, digest_size=12).hexdigest()
         return cls(plain, packed, f'W/"{digest}"', content_type, status)
 

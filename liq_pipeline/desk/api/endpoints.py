@@ -83,10 +83,9 @@ def _symbols(conn: Connection, asked: Asked, of: Scope) -> Answer[Any]:
 
 
 def _symbol(conn: Connection, asked: Asked, of: Scope) -> Answer[Any]:
-    symbol = asked.known_symbol(of)
-    for row in market.symbols_now(conn, of):
-        if row.symbol == symbol:
-            return envelope(of, row)
+    found = market.symbols_now(conn, of, asked.known_symbol(of))
+    if found:
+        return envelope(of, found[0])
     raise AskError(404, "no_score", "this symbol has not been scored yet")
 
 

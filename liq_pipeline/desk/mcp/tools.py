@@ -118,13 +118,13 @@ def _urgency(row: SymbolNow) -> tuple[bool, int, float]:
 
 
 def _risk_now(conn: Connection, asked: Asked, of: Scope, signals: list[Signal]) -> _Read:
-    rows = market.symbols_now(conn, of)
     if asked["symbol"] is None:
+        rows = market.symbols_now(conn, of)
         rows.sort(key=_urgency, reverse=True)
         most = asked["limit"]
         return _Read(RiskNow(symbols=rows[:most], inputs=None), left_out=max(0, len(rows) - most))
     symbol = asked.known_symbol(of)
-    found = [row for row in rows if row.symbol == symbol]
+    found = market.symbols_now(conn, of, symbol)
     if not found:
         raise AskError(404, "no_score", "this symbol has not been scored yet")
     scored = points.scores(conn, of.world, symbol, found[0].time, found[0].time, 1)

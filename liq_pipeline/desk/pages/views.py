@@ -123,8 +123,7 @@ def symbol_page(conn: Connection, of: Scope | None, query: Mapping[str, str], sy
     chosen = _choice(query, "range", RANGES, "24h")
     if of is None or symbol not in of.symbols:
         raise AskError(404, "unknown_symbol", "this world does not watch that symbol")
-    rows = market.symbols_now(conn, of)
-    row = next((one for one in rows if one.symbol == symbol), None)
+    row = next(iter(market.symbols_now(conn, of, symbol)), None)
     last = of.as_of or datetime.now(UTC)
     first = last - RANGES[chosen]
     step = step_for(first, last)

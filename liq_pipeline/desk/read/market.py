@@ -91,23 +91,24 @@ SIGNAL_TABLES: Final = """
 """
 
 
-def signals_now(conn: Connection, of: Scope) -> list[Signal]:
-    """All symbols at the newest point that has scores, by name. Empty before the first."""
+def signals_now(conn: Connection, of: Scope, symbol: str | None = None) -> list[Signal]:
+    """All symbols, or one, at the newest point that has scores, by name. Empty before the first."""
+    only = "" if symbol is None else " AND s.symbol = %(symbol)s AND r.symbol = %(symbol)s"
     return fetch(
         conn,
         Signal,
-        f"SELECT {SIGNAL_COLUMNS} FROM {SIGNAL_TABLES} WHERE s.world = %(world)s AND s.time ="  # noqa: S608 - own constants
+        f"SELECT {SIGNAL_COLUMNS} FROM {SIGNAL_TABLES} WHERE s.world = %(world)s{only} AND s.time ="  # noqa: S608 - own constants
         " (SELECT time FROM signals WHERE world = %(world)s ORDER BY time DESC LIMIT 1) ORDER BY s.symbol",
-        {"world": of.world},
+        {"world": of.world, "symbol": symbol},
     )
 
 
-def symbols_now(conn: Connection, of: Scope) -> list[SymbolNow]:
-    """All symbols at the newest point, with price and open alerts."""
-    signals = signals_now(conn, of)
+def symbols_now(conn: Connection, of: Scope, symbol: str | None = None) -> list[SymbolNow]:
+    """All symbols, or one, at the newest point, with price and open alerts."""
+    signals = signals_now(conn, of, symbol)
     if not signals:
         return []
-    prices = _prices(conn, of, signals[0].time)
+    prices = _prices(conn, of, signals[0].time, of.symbols if symbol is None else [symbol])
     alerts = dict(
         fetch_rows(
             conn,
@@ -133,7 +134,7 @@ def symbols_now(conn: Connection, of: Scope) -> list[SymbolNow]:
 
 
 def _prices(
-    conn: Connection, of: Scope, time: datetime
+    conn: Connection, of: Scope, time: datetime, symbols: list[str]
 ) -> dict[str, tuple[float | None, datetime | None, int, float | None]]:
     """symbol -> (median price, its newest time, venues, change over 24 h as the median of the venues' own changes)."""
     rows = fetch_rows(
@@ -152,7 +153,7 @@ def _prices(
         """,
         {
             "world": of.world,
-            "symbols": of.symbols,
+            "symbols": symbols,
             "venues": of.venues,
             "time": time,
             "oldest": time - PRICE_MAX_AGE,
