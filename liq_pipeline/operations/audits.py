@@ -50,7 +50,7 @@ DATABASE_AUDITS: Final = ("policies_succeed",)
 
 @dataclass(frozen=True)
 class Finding:
-    """One verdict. `subject`: a table's name, or database. is_error: it breaks a promise; otherwise it is worth a look."""
+    """One verdict. `subject`: a table's name, or database. is_error: it breaks a promise; otherwise worth a look."""
 
     subject: str
     audit: str
