@@ -13,7 +13,9 @@ maintenance job's own function. The server has the settings of `liq up`, except 
 Each query is run REPEATS times on a warm cache. A query that depends on the time range is run for each of RANGES,
 with the interval that Grafana would choose.
 
-Options: --days N, --symbols N, --keep (leave the data in build/bench-queries for another run), --markdown.
+Options: --days N, --symbols N, --step-minutes N (rows further apart, transfers likewise: a quicker load, in which every
+range past a day still reads as many rows, because roll-ups serve it), --keep (leave the data in build/bench-queries for
+another run), --markdown.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ LIMIT_MS = 300.0
 RANGES = {"6 h": timedelta(hours=6), "7 d": timedelta(days=7), "90 d": timedelta(days=90)}
 VENUE = "binance"
 OTHER_VENUES = ("bitget", "bybit", "coingecko", "deribit", "dydx", "gate", "htx", "hyperliquid", "okx")
-STEP = timedelta(minutes=1)
+TRANSFER_SECONDS = 4
 KEPT = Path("build/bench-queries")
 VERSION = "7f3a9c1e5b2d8046"
 
@@ -103,7 +105,7 @@ LOADS = {
 
 
 # What the other panels and `liq status` read: a day of the outbox, and years of alerts, dead letters and gaps.
-_MINUTES = "generate_series(%(first)s::timestamptz, %(end)s, interval '1 minute') AS t"
+_MINUTES = "generate_series(%(first)s::timestamptz, %(end)s, %(step)s) AS t"
 SMALL_TABLES = (
     f"""INSERT INTO ticks (world, stream, time, cut, started_at, committed_at, rows_landed)
         SELECT 'real', stream, t, '{{"c": {{"prices": {{"0": 1}}}}}}', t + interval '0.4 s', t + interval '0.7 s', 150
@@ -167,11 +169,11 @@ SMALL_TABLES = (
         'v1', chain, 'live', 'venue', t, t, t, 1, 0, n
         FROM (SELECT t, row_number() OVER () AS n, CASE WHEN row_number() OVER () %% 4 = 0 THEN 'tron' ELSE 'ethereum'
         END AS chain
-        FROM generate_series(%(first)s::timestamptz, %(end)s, interval '4 seconds') AS t) AS made""",
+        FROM generate_series(%(first)s::timestamptz, %(end)s, %(transfer)s) AS t) AS made""",
     """INSERT INTO heartbeats (world, topic, venue, event_time, origin, received_at, known_at, kafka_cluster,
         kafka_partition, kafka_offset)
         SELECT 'real', 'stablecoin_flows', chain, t, 'live', t, t, 1, 0, 1
-        FROM generate_series(%(first)s::timestamptz, %(end)s, interval '15 seconds') AS t,
+        FROM generate_series(%(first)s::timestamptz, %(end)s, %(transfer)s) AS t,
         unnest(ARRAY['ethereum', 'tron']) AS chain""",
     """INSERT INTO dagster_run_counts
         SELECT t, 'live_job_' || n, status, 9, t FROM generate_series(%(end)s::timestamptz - interval '3 years',
@@ -253,15 +255,15 @@ def server(keep: bool) -> Iterator[tuple[EmbeddedPostgres, bool]]:
             shutil.rmtree(home, ignore_errors=True)
 
 
-def load(url: str, end: datetime, days: int, symbols: Sequence[str]) -> dict[str, float]:
-    """Fill the tables and build the roll-ups; seconds per step. end: the newest point."""
+def load(url: str, end: datetime, days: int, symbols: Sequence[str], step: timedelta) -> dict[str, float]:
+    """Fill the tables and build the roll-ups; seconds per step. end: the newest point. step: between points."""
     seconds: dict[str, float] = {}
-    first = end - timedelta(days=days) + STEP
+    first = end - timedelta(days=days) + step
     world = World(
         name="real",
         kind="real",
-        market_step_seconds=int(STEP.total_seconds()),
-        flows_step_seconds=int(STEP.total_seconds()),
+        market_step_seconds=int(step.total_seconds()),
+        flows_step_seconds=int(step.total_seconds()),
         manifest=Manifest(
             symbols=tuple(symbols),
             expected={
@@ -275,8 +277,8 @@ def load(url: str, end: datetime, days: int, symbols: Sequence[str]) -> dict[str
         conn.execute("INSERT INTO kafka_clusters (cluster_id) VALUES ('bench')")
     series = (
         f"(SELECT t, symbol, s, row_number() OVER () AS n FROM generate_series('{first.isoformat()}'::timestamptz,"
-        f" '{end.isoformat()}', interval '1 minute') AS t CROSS JOIN unnest(ARRAY{list(symbols)!r})"
-        " WITH ORDINALITY AS l (symbol, s)) AS series"
+        f" '{end.isoformat()}', interval '{step.total_seconds()} seconds') AS t"
+        f" CROSS JOIN unnest(ARRAY{list(symbols)!r}) WITH ORDINALITY AS l (symbol, s)) AS series"
     )
 
     def fill(table: str) -> tuple[str, float]:
@@ -291,7 +293,14 @@ def load(url: str, end: datetime, days: int, symbols: Sequence[str]) -> dict[str
         seconds |= {f"{table}: rows and indexes": took for table, took in pool.map(fill, LOADS)}
     with connect(url) as conn:
         venues = [VENUE, *OTHER_VENUES]
-        bounds = {"first": first, "end": end, "version": VERSION, "symbols": list(symbols), "venues": venues}
+        bounds: dict[str, Any] = {
+            "first": first,
+            "end": end,
+            "version": VERSION,
+            "symbols": list(symbols),
+            "venues": venues,
+        }
+        bounds |= {"step": step, "transfer": TRANSFER_SECONDS * (step / timedelta(minutes=1)) * timedelta(seconds=1)}
         for statement in SMALL_TABLES:
             conn.execute(statement.encode(), bounds)
     started = time.monotonic()
@@ -404,18 +413,20 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench queries", description=__doc__)
     parser.add_argument("--days", type=int, default=90)
     parser.add_argument("--symbols", type=int, default=50)
+    parser.add_argument("--step-minutes", type=int, default=1)
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args(arguments)
-    end = datetime(2026, 6, 1, tzinfo=UTC) - STEP
+    step = timedelta(minutes=options.step_minutes)
+    end = datetime(2026, 6, 1, tzinfo=UTC) - step
     symbols = [f"COIN{number:02d}" for number in range(options.symbols)]
     console = Console(width=170)
     with server(options.keep) as (postgres, there):
         url = postgres.ensure_database("liq")
         applied = migrate(url)
         if not there:
-            for step, took in load(url, end, options.days, symbols).items():
-                console.print(f"{took:7.1f} s  {step}")
+            for what, took in load(url, end, options.days, symbols, step).items():
+                console.print(f"{took:7.1f} s  {what}")
             (postgres.directory.parent / "loaded").touch()
         elif applied:
             console.print(f"applied {', '.join(applied)}")

@@ -20,6 +20,7 @@ from liq_pipeline.domain.worlds import World
 from liq_pipeline.settings import Settings
 from liq_pipeline.store import worlds
 from liq_pipeline.store.inputs import listings
+from liq_pipeline.store.schema import policies
 
 LOOKBACK: Final = timedelta(hours=1)
 """Checks run several times an hour: each looks at the last hour, so nothing slips between two of them."""
@@ -44,11 +45,12 @@ TABLE_AUDITS: Final = ("rows_fit", "venues_speak", "values_plausible")
 RISK_AUDITS: Final = ("points_add_up", "no_open_gaps")
 SIGNAL_AUDITS: Final = ("ticks_complete", "watermarks_move")
 ALERT_AUDITS: Final = ("outbox_empties",)
+DATABASE_AUDITS: Final = ("policies_succeed",)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One verdict. `subject`: a table's name. is_error: it breaks a promise; otherwise it is to be looked at."""
+    """One verdict. `subject`: a table's name, or database. is_error: it breaks a promise; otherwise worth a look."""
 
     subject: str
     audit: str
@@ -83,6 +85,7 @@ def audit(conn: psycopg.Connection[Any], settings: Settings, wall_now: datetime)
         yield _ticks_complete(conn, world)
         yield _watermarks_move(conn, world)
     yield _outbox_empties(conn, wall_now)
+    yield _policies_succeed(conn, wall_now)
 
 
 def _nothing_yet(subject: str, name: str) -> Finding:
@@ -293,4 +296,15 @@ def _outbox_empties(conn: psycopg.Connection[Any], wall_now: datetime) -> Findin
         else f"{overdue} messages wait for more than {OUTBOX_PATIENCE.seconds // 60} min and {failed} were given up.",
         is_error=True,
         facts={"overdue": overdue, "given_up": failed},
+    )
+
+
+def _policies_succeed(conn: psycopg.Connection[Any], wall_now: datetime) -> Finding:
+    found = policies.verdict(conn, wall_now)
+    return Finding(
+        "database",
+        "policies_succeed",
+        passed=not found.overdue,
+        sentence=found.sentence(),
+        facts={"policies": found.policies, "overdue": len(found.overdue)},
     )

@@ -9,6 +9,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ from liq_pipeline.runtime.servers.java import find_java
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources.registry import flow_sources
 from liq_pipeline.store.connection import connect
+from liq_pipeline.store.schema import policies
 
 Grade = Literal["ok", "warn", "fail"]
 MEMORY_NEEDED_BYTES = 3 * 1024**3
@@ -241,6 +243,7 @@ def _database(endpoints: Endpoints) -> Iterator[Finding]:
     try:
         with connect(endpoints.database_url, application_name="liq doctor") as connection:
             version = connection.info.server_version
+            kept = policies.verdict(connection, datetime.now(UTC))
     except psycopg.Error as error:
         yield Finding(
             "database",
@@ -253,6 +256,16 @@ def _database(endpoints: Endpoints) -> Iterator[Finding]:
         yield Finding("database", "fail", f"PostgreSQL {version // 10_000}", "Use PostgreSQL 15 or newer.")
     else:
         yield Finding("database", "ok", f"PostgreSQL {version // 10_000}.{version % 10_000}")
+    if kept.policies:
+        yield Finding(
+            "policies",
+            "warn" if kept.overdue else "ok",
+            kept.sentence(),
+            "Look into the server's log. If every job fails there, TimescaleDB and PostgreSQL are no pair that works: "
+            "docs/storage.md names one."
+            if kept.overdue
+            else "",
+        )
 
 
 def _sources(settings: Settings) -> Iterator[Finding]:

@@ -5,7 +5,9 @@ No Docker runs here: what can be held without it is held, so that the file does 
 
 from __future__ import annotations
 
+import importlib.resources
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -13,6 +15,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema.validators
 import psycopg
 import pytest
 import typer.main
@@ -70,6 +73,36 @@ def interpolate(text: str, values: dict[str, str]) -> str:
         return rest or ""
 
     return re.sub(r"\$\{([A-Z_]+)(?:(:\?|:-)([^}]*))?\}", value, text)
+
+
+def specification() -> jsonschema.protocols.Validator:
+    """The Compose Specification's own JSON schema, as check-jsonschema brings it."""
+    text = (
+        importlib.resources.files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json").read_text()
+    )
+    schema = json.loads(text)
+    made: jsonschema.protocols.Validator = jsonschema.validators.validator_for(schema)(schema)
+    return made
+
+
+def test_the_compose_specification_accepts_the_file() -> None:
+    assert [error.message for error in specification().iter_errors(COMPOSE)] == []
+    wrong = yaml.safe_load(TEXT)
+    wrong["services"]["desk"]["comand"] = wrong["services"]["desk"].pop("command")
+    assert any("comand" in error.message for error in specification().iter_errors(wrong))
+
+
+def test_compose_itself_accepts_the_file(tmp_path: Path) -> None:
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "compose", "version"], check=False, capture_output=True).returncode:
+        pytest.skip("no Docker Compose here: the Compose Specification's schema stands in for it")
+    values = {**EXAMPLE_VALUES, **dict.fromkeys(SECRETS, "x")}
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    done = subprocess.run(
+        [docker, "compose", "config", "--quiet"], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_part_of_the_system_is_there() -> None:
@@ -145,24 +178,55 @@ def test_compose_refuses_to_start_while_a_secret_is_missing(missing: str) -> Non
     assert "${" not in interpolate(TEXT, {**values, missing: "x"})
 
 
+PROMISED = {
+    "desk": 8000,
+    "grafana": 3000,
+    "webserver": 3001,
+    "kafka-ui": 8080,
+    "kafka": 9092,
+    "timescaledb": 5432,
+    "metrics": 9109,
+}
+"""The ports that people know. Grafana has 3000, so Dagster is at 3001 here (at 3000 where `liq up` starts it)."""
+
+
 def test_everything_is_published_on_loopback_only_and_on_the_ports_people_know() -> None:
-    defaults = Settings()
     published = {}
     for name, service in SERVICES.items():
         assert service.get("network_mode") != "host"
         for port in service.get("ports", []):
             host, outside, inside = re.fullmatch(r"([\d.]+):(\$\{.+\}):(\d+)", port).groups()  # type: ignore[union-attr]
             assert host == "127.0.0.1", name
-            published[name] = (int(interpolate(outside, {})), int(inside))
-    assert published["desk"] == (defaults.web_port, defaults.web_port)
-    assert published["webserver"][0] == defaults.dagster_port
-    assert published["kafka"][0] == defaults.kafka_port
-    assert published["timescaledb"][0] == defaults.postgres_port
-    assert len({outside for outside, _ in published.values()}) == len(published), "two services on one port"
-    for name, (outside, _) in published.items():
-        variable = re.search(r"\$\{([A-Z_]+)", SERVICES[name]["ports"][0])
-        assert variable is not None
-        assert int(EXAMPLE_VALUES[variable.group(1)]) == outside
+            variable = re.search(r"\$\{([A-Z_]+)", outside).group(1)  # type: ignore[union-attr]
+            published[name] = int(interpolate(outside, {}))
+            assert int(EXAMPLE_VALUES[variable]) == published[name]
+            assert interpolate(port, {variable: "12345"}) == f"127.0.0.1:12345:{inside}", "each can be moved"
+            assert any(inside in word for word in service["healthcheck"]["test"]) or name in ("kafka", "timescaledb")
+    assert published == PROMISED
+
+
+def test_what_leads_from_one_part_to_another_leads_to_its_port() -> None:
+    """Links in messages go to the desk, those in the dashboards to the desk and to Dagster."""
+    moved = {"DESK_HOST_PORT": "8123"}
+    assert {interpolate(service["environment"]["LIQ_ALERT_LINK_URL"], moved) for service in OURS.values()} == {
+        "http://127.0.0.1:8123"
+    }
+    for path in (ROOT / "grafana" / "dashboards").glob("*.json"):
+        variables = {each["name"]: each for each in json.loads(path.read_text())["templating"]["list"]}
+        assert variables["desk_url"]["current"]["value"] == f"http://127.0.0.1:{PROMISED['desk']}"
+        assert variables["dagster_url"]["current"]["value"] == f"http://127.0.0.1:{PROMISED['webserver']}"
+
+
+def test_the_main_dashboard_is_grafana_s_first_page() -> None:
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    [folder] = [v.split(":")[0] for v in SERVICES["grafana"]["volumes"] if v.split(":")[1] == str(Path(home).parent)]
+    assert json.loads((ROOT / folder / Path(home).name).read_text())["title"] == "Liquidation Cascade Monitor"
+
+
+def test_the_documents_name_the_ports() -> None:
+    told = (ROOT / "docs" / "compose.md").read_text()
+    for name, port in PROMISED.items():
+        assert f"127.0.0.1:{port}" in told, name
 
 
 def test_the_code_server_listens_where_the_others_look() -> None:
@@ -188,13 +252,65 @@ def test_every_command_is_one_that_exists() -> None:
         assert called or modules, name
 
 
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+BASE = re.search(r"^ARG PYTHON=(\S+)$", DOCKERFILE, re.MULTILINE).group(1)  # type: ignore[union-attr]
+
+
 def test_images_are_pinned_and_kafka_is_the_release_that_is_embedded() -> None:
-    images = [service["image"] for service in SERVICES.values()]
-    images.append(re.search(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE).group(1))  # type: ignore[union-attr]
+    images = {service["image"] for service in SERVICES.values()} | {BASE}
     for image in images:
-        assert re.fullmatch(r"[a-z0-9_/-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*", image), image
+        assert re.fullmatch(r"[a-z0-9_/-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*(@sha256:[0-9a-f]{64})?", image), image
+    unpinned = {image.partition(":")[0] for image in images if "@" not in image}
+    assert unpinned == {"liq_pipeline", "kafbat/kafka-ui", "timescale/timescaledb"}, "pin-digests.sh pins the others"
     [kafka] = [each for each in COORDINATES if "kafka_2.13" in each]
-    assert SERVICES["kafka"]["image"].endswith(f":{kafka.rpartition(':')[2]}")
+    assert SERVICES["kafka"]["image"].partition("@")[0].endswith(f":{kafka.rpartition(':')[2]}")
+
+
+def test_the_image_is_built_in_stages_and_the_last_one_is_not_root() -> None:
+    stages = re.split(r"^(?=FROM )", DOCKERFILE, flags=re.MULTILINE)[1:]
+    names = [re.match(r"FROM (\S+) AS (\S+)", stage).groups() for stage in stages]  # type: ignore[union-attr]
+    assert {base for base, _ in names} == {"${PYTHON}", "scratch"}
+    runtime = stages[-1]
+    assert "pip install" not in runtime, "what builds stays in the stages before"
+    for source in re.findall(r"--from=(\S+)", DOCKERFILE):
+        assert source in [name for _, name in names]
+    user, group = re.findall(r"^USER (\d+):(\d+)$", runtime, re.MULTILINE)[-1]
+    assert int(user) > 0 < int(group)
+    assert f"useradd --system --uid {user} " in runtime
+    inventory = next(stage for stage in stages if "cyclonedx" in stage)
+    assert re.search(r"cyclonedx-bom==\d+\.\d+\.\d+ ", inventory)
+    assert "/sbom.cdx.json" in runtime
+    assert BASE.startswith("python:3.11.")
+
+
+@pytest.mark.parametrize("answer", ["sha256:" + "ab" * 32, ""], ids=["a registry that answers", "one that does not"])
+def test_the_digests_of_the_others_can_be_asked_for(tmp_path: Path, answer: str) -> None:
+    """A stand-in for the registry, behind the docker command that the script calls."""
+    (tmp_path / "docker").mkdir()
+    shutil.copy(ROOT / "docker" / "pin-digests.sh", tmp_path / "docker")
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    (tmp_path / "bin").mkdir()
+    asked = tmp_path / "asked"
+    (tmp_path / "bin" / "docker").write_text(
+        f'#!/bin/sh\nfor last; do :; done\necho "$last" >> {asked}\necho "{answer}"\n'
+    )
+    (tmp_path / "bin" / "docker").chmod(0o755)
+    done = subprocess.run(
+        ["sh", str(tmp_path / "docker" / "pin-digests.sh")],
+        env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    made = tmp_path / "docker-compose.digests.yml"
+    if not answer:
+        assert done.returncode == 2
+        assert "named no digest for kafbat/kafka-ui" in done.stderr
+        assert not made.exists()
+        return
+    assert done.returncode == 0, done.stderr
+    unpinned = {name: s["image"] for name, s in SERVICES.items() if "@" not in s["image"] and name not in OURS}
+    assert set(asked.read_text().split()) == set(unpinned.values())
+    pinned = yaml.safe_load(made.read_text())
+    assert pinned["services"] == {name: {"image": f"{image}@{answer}"} for name, image in unpinned.items()}
+    assert [error.message for error in specification().iter_errors(pinned)] == []
 
 
 def test_what_runs_for_long_has_a_health_check_and_what_waits_waits_for_one() -> None:
@@ -232,15 +348,19 @@ def test_grafana_gets_what_its_data_source_asks_for() -> None:
 
 
 def test_the_image_holds_all_that_the_program_needs_at_run_time() -> None:
-    dockerfile = (ROOT / "Dockerfile").read_text()
-    copied = {word for line in re.findall(r"^COPY (.+)$", dockerfile, re.MULTILINE) for word in line.split()[:-1]}
+    runtime = re.split(r"^(?=FROM )", DOCKERFILE, flags=re.MULTILINE)[-1]
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in ignored
-    for path in copied:
+
+    def copied(text: str) -> set[str]:
+        lines = re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE)
+        return {word for line in lines for word in line.split()[:-1]}
+
+    for path in copied(DOCKERFILE):
         assert (ROOT / path).exists(), path
         assert f"!{path}" in ignored, f"{path} does not reach the build"
-    assert {"liq_pipeline", "sql", "dagster_home", "constraints.txt"} <= copied
-    assert re.search(r"^USER liq$", dockerfile, re.MULTILINE)
+    assert {"liq_pipeline", "sql", "dagster_home"} <= copied(runtime)
+    assert "constraints.txt" in copied(DOCKERFILE)
 
 
 def test_new_env_fills_every_secret_once_and_for_its_owner_only(tmp_path: Path) -> None:

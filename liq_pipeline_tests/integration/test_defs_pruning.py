@@ -13,12 +13,14 @@ from dagster import AssetCheckKey, AssetKey, DagsterInstance, DagsterRunStatus
 from sqlalchemy.engine import make_url
 
 from liq_pipeline.defs.resources import Services
+from liq_pipeline.defs.upkeep import counting
 from liq_pipeline.defs.upkeep.maintenance import live_maintenance
 from liq_pipeline.defs.upkeep.pruning import prune_runs
 from liq_pipeline.launcher.coordinator import LANE_TAG, LIVE_LANE
 from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.settings import Settings
+from liq_pipeline.store import dagster_runs
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.schema import roles
 from liq_pipeline_tests.landing_support import select
@@ -106,10 +108,42 @@ def test_folders_outside_the_runs_own_are_left_alone(instance: DagsterInstance, 
     assert other.is_dir()
 
 
+def test_runs_are_counted_by_hour_and_end_and_failures_tell_why(instance: DagsterInstance) -> None:
+    now = datetime.now(UTC)
+    for job in ("quick", "quick", "failing"):
+        run_of(instance, job, LIVE)
+    counted = {(count.job, count.status): count.runs for count in counting.run_counts(instance, soon())}
+    assert counted == {("quick", "SUCCESS"): 2, ("failing", "FAILURE"): 1}
+    hours = {count.hour for count in counting.run_counts(instance, soon())}
+    assert hours <= {moment.replace(minute=0, second=0, microsecond=0) for moment in (now, datetime.now(UTC))}
+    (failure,) = counting.failures(instance, soon())
+    assert (failure.job, failure.sentence) == ("failing", "ValueError: the part that fails says why")
+    assert now - timedelta(seconds=1) <= failure.failed_at <= datetime.now(UTC) + timedelta(seconds=1)
+    assert counting.run_counts(instance, now + timedelta(days=1)) == []
+    assert counting.failures(instance, now + timedelta(days=1)) == []
+
+
+def test_a_count_does_not_shrink_when_its_runs_are_pruned(instance: DagsterInstance, database_url: str) -> None:
+    run_of(instance, "quick", LIVE)
+    run_of(instance, "failing", LIVE)
+    with connect(database_url) as conn:
+        for prune in (True, False):
+            counts, failed = counting.run_counts(instance, soon()), counting.failures(instance, soon())
+            dagster_runs.keep(conn, counts, failed, datetime.now(UTC))
+            if prune:
+                prune_runs(instance, live_before=soon(), others_before=long_ago())
+                run_of(instance, "quick", LIVE)
+        conn.commit()
+    kept = "SELECT job, status, sum(runs)::int FROM dagster_run_counts GROUP BY 1, 2 ORDER BY 1"
+    assert select(database_url, kept) == [("failing", "FAILURE", 1), ("quick", "SUCCESS", 1)]
+    assert select(database_url, "SELECT job FROM dagster_failures") == [("failing",)]
+
+
 def test_the_maintenance_job_rolls_up_prunes_and_measures(
     instance: DagsterInstance, database_url: str, kafka_server: str, settings: Callable[..., Settings]
 ) -> None:
     """As the writer: maintenance needs no more than that."""
+    run_of(instance, "failing", LIVE)
     with connect(database_url) as conn:
         roles.create(conn, writer_password="w")
         conn.execute(
@@ -125,6 +159,7 @@ def test_the_maintenance_job_rolls_up_prunes_and_measures(
         assert sampled["dagster"] > 0 < sampled["postgres"]
         assert select(database_url, "SELECT count(*) FROM outbox") == [(0,)]
         assert select(database_url, "SELECT count(*) > 5 FROM rollup_progress") == [(True,)]
+        assert select(database_url, "SELECT job, runs FROM dagster_run_counts") == [("failing", 1)]
     finally:
         with connect(database_url) as conn:
             conn.execute(f"DROP OWNED BY {roles.WRITER}")

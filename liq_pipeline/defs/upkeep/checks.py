@@ -40,6 +40,7 @@ _TEXT: Final[dict[str, str]] = {
     "ticks_complete": "Every grid point of the last 24 hours has a tick; late ones are counted.",
     "watermarks_move": "All partitions of a played world advance together.",
     "outbox_empties": "Nothing waits in the outbox for long, and nothing was given up.",
+    "policies_succeed": "TimescaleDB's policies, where there are any, have succeeded in their time.",
 }
 
 AUDITED: Final = AssetSpec(
@@ -68,6 +69,7 @@ SPECS: Final = [
     *(_spec("liquidation_risk", audit) for audit in audits.RISK_AUDITS),
     *(_spec("signals", audit) for audit in audits.SIGNAL_AUDITS),
     *(_spec("alerts", audit) for audit in audits.ALERT_AUDITS),
+    *(_spec("database", audit) for audit in audits.DATABASE_AUDITS),
 ]
 
 

@@ -15,8 +15,9 @@ from liq_pipeline.alerting.sending.outbox import prune_outbox
 from liq_pipeline.bus.size import log_bytes
 from liq_pipeline.defs import keys
 from liq_pipeline.defs.resources import Services
+from liq_pipeline.defs.upkeep import counting
 from liq_pipeline.defs.upkeep.pruning import prune_runs, storage_bytes
-from liq_pipeline.store import levels
+from liq_pipeline.store import dagster_runs, levels
 from liq_pipeline.store.rollups import upkeep
 from liq_pipeline.store.schema import community, retention, sizes
 
@@ -25,6 +26,17 @@ DELIVERED_FOR: Final = timedelta(days=1)
 
 
 @op
+def count_runs(context: OpExecutionContext, services: ResourceParam[Services]) -> None:
+    """Note how Dagster's runs of the last hours ended, and why some failed: the dashboards show it."""
+    now = datetime.now(UTC)
+    counts, failures = counting.run_counts(context.instance, now), counting.failures(context.instance, now)
+    with services.connect("dagster counts") as connection:
+        dagster_runs.keep(connection, counts, failures, now)
+        connection.commit()
+    context.add_output_metadata({"runs": sum(count.runs for count in counts), "failed": len(failures)})
+
+
+@op(ins={"after": In(Nothing)})
 def prune_dagster(context: OpExecutionContext, services: ResourceParam[Services]) -> None:
     """Delete runs that have had their time from Dagster's storage, with their events, checks and output."""
     now = datetime.now(UTC)
@@ -95,5 +107,5 @@ def measure_sizes(context: OpExecutionContext, services: ResourceParam[Services]
     "LIQ_RETENTION_DAYS. Builds the roll-ups of what changed.",
 )
 def live_maintenance() -> None:
-    """Dagster's storage first: it grows fastest. Roll-ups before the rows they stand on may go."""
-    measure_sizes(prune_tables(roll_up(prune_dagster())))
+    """Runs are counted before they go. Dagster's storage first: it grows fastest. Roll-ups before their rows may go."""
+    measure_sizes(prune_tables(roll_up(prune_dagster(count_runs()))))
