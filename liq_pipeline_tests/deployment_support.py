@@ -57,8 +57,9 @@ def wrong_commands(command: Sequence[str]) -> Iterator[str]:
     words = " ".join(command)
     called = re.findall(r"\bliq ([a-z-]+)((?: [^&;|)]+)?)", words)
     modules = re.findall(r"-m ([a-z_.]+)", words)
-    programs = set(re.findall(r"^(dagster-daemon|pg_isready)\b", words))
-    if not called and not modules and not programs:
+    if re.match(r"(dagster-daemon|pg_isready)\b", words):
+        return
+    if not called and not modules:
         yield f"{words}: no command of ours"
     for name, rest in called:
         if name not in commands:
