@@ -2,9 +2,9 @@
 
 Belongs here: measuring for docs/scale.md. Does not: anything that the product needs.
 
-Landing: the same backlog, spread by key over 1 to 6 partitions, landed by as many `liq land`, each with its own. History:
-the same four symbols scored again from stored rows by `liq score`, one after the other, two at a time, four at once. For
-each: the rate, and CPU seconds of the processes and of PostgreSQL, which are true on a busy machine too.
+Landing: the same backlog, spread by key over 1 to 6 partitions, landed by as many `liq land`, each with its own.
+History: the same four symbols scored again from stored rows by `liq score`, one after the other, two at a time, four at
+once. For each: the rate, and CPU seconds of the processes and of PostgreSQL, which are true on a busy machine too.
 """
 
 from __future__ import annotations
