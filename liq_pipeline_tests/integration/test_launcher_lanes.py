@@ -135,6 +135,11 @@ def test_a_heavy_run_becomes_a_job_with_the_chart_s_settings(stack: Stack, launc
     [job] = [job for name, job in Cluster.jobs.items() if run_id in name]
     assert "/apis/batch/v1/namespaces/risk/jobs" in job["path"]
     assert job["spec"]["ttlSecondsAfterFinished"] == 86_400
+    # What the chart's network policies know it by.
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert labels["app.kubernetes.io/instance"] == "liq"
+    assert labels["app.kubernetes.io/name"] == "liq-pipeline"
+    assert labels["app.kubernetes.io/component"] == "heavy-run"
     pod = job["spec"]["template"]["spec"]
     [container] = pod["containers"]
     assert container["image"] == "liq_pipeline:0.1.0"
