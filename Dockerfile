@@ -12,7 +12,7 @@ RUN python -m venv /opt/venv
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 # Editable, because the program finds sql/ beside its package: the link stands for the folder that comes later.
 RUN mkdir liq_pipeline && touch liq_pipeline/__init__.py \
-    && /opt/venv/bin/pip install --constraint constraints.txt --editable . \
+    && /opt/venv/bin/pip install --constraint constraints.txt --editable ".[cluster]" \
     && rm -r liq_pipeline
 
 # -- what is in it, read from the environment that the image gets --

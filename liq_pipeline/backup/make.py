@@ -101,6 +101,9 @@ def _back_up(
             raise LiqError("the database holds no schema of liq_pipeline yet: there is nothing to back up")
         offsets = read_offsets(conn)
         world = conn.execute("SELECT world FROM worlds WHERE is_active").fetchone()
+        if cluster_id is None:
+            row = conn.execute("SELECT cluster_id FROM consumer_offsets ORDER BY updated_at DESC LIMIT 1").fetchone()
+            cluster_id = None if row is None else row[0].partition("~")[0]
         say("counting rows")
         rows = count_rows(conn)
         _dump(conn, owner_url, directory / manifest.DATABASE_DUMP, f"--snapshot={snapshot}", show)

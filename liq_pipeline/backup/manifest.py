@@ -76,7 +76,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     migrations: tuple[Migration, ...]
     world: str | None
     kafka_cluster_id: str | None
-    """Of the Kafka that was in force; None if it did not answer."""
+    """Of the Kafka that was in force, or was landed last if it did not answer; None if none ever was."""
     everything_landed: bool
     """Whether all that Kafka had acknowledged when the backup began is in the tables."""
     offsets: tuple[Offset, ...]

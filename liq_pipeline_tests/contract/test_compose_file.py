@@ -18,15 +18,13 @@ from typing import Any
 import jsonschema.validators
 import psycopg
 import pytest
-import typer.main
 import yaml
-from pydantic_settings import BaseSettings
 
-from liq_pipeline.cli import app
 from liq_pipeline.runtime.servers.kafka_jars import COORDINATES
 from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres, find_binaries
 from liq_pipeline.settings import Settings
 from liq_pipeline.store.schema.migrations import migrate
+from liq_pipeline_tests.deployment_support import unknown_variables, variables_named_in, wrong_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -42,23 +40,14 @@ SECRETS = {
 }
 
 
-def settings_variables(of: type[BaseSettings] = Settings) -> set[str]:
-    """Every environment variable that the settings read."""
-    names = set()
-    for name, field in of.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseSettings):
-            names |= settings_variables(field.annotation)
-        elif isinstance(field.validation_alias, str):
-            names.add(field.validation_alias)
-        else:
-            names.add(f"{of.model_config['env_prefix']}{name}".upper())
-    return names
+def dagster_files() -> str:
+    """Dagster's own files, as they are mounted."""
+    return (ROOT / "dagster_home" / "dagster.yaml").read_text() + (ROOT / "docker" / "workspace.yaml").read_text()
 
 
 def dagster_variables() -> set[str]:
-    """Every environment variable that Dagster's own files read."""
-    text = (ROOT / "dagster_home" / "dagster.yaml").read_text() + (ROOT / "docker" / "workspace.yaml").read_text()
-    return set(re.findall(r"env: ([A-Z_]+)", text))
+    """Every environment variable that they read."""
+    return variables_named_in(dagster_files())
 
 
 def interpolate(text: str, values: dict[str, str]) -> str:
@@ -122,14 +111,12 @@ def test_every_part_of_the_system_is_there() -> None:
 
 
 def test_our_variables_are_variables_that_the_program_reads() -> None:
-    known = settings_variables() | dagster_variables() | {"DAGSTER_HOME", "DAGSTER_DISABLE_TELEMETRY"}
-    ours = re.compile(r"^(LIQ_|DAGSTER_|COINGECKO_|ETHERSCAN_)")
-    for service in OURS.values():
-        for name in service["environment"]:
-            assert not ours.match(name) or name in known, name
+    given = [name for service in OURS.values() for name in service["environment"]]
+    assert given
+    assert unknown_variables(given, dagster_files()) == []
     mentioned = set(re.findall(r"^#? ?((?:LIQ|COINGECKO|ETHERSCAN)_[A-Z_]+)=", EXAMPLE, re.MULTILINE))
     assert mentioned
-    assert mentioned <= known
+    assert unknown_variables(mentioned, dagster_files()) == []
 
 
 def test_all_that_dagster_s_files_need_is_given() -> None:
@@ -241,15 +228,8 @@ def test_the_code_server_listens_where_the_others_look() -> None:
 
 
 def test_every_command_is_one_that_exists() -> None:
-    click_commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     for name, service in OURS.items():
-        words = " ".join(service["command"])
-        called = re.findall(r"\bliq ([a-z-]+)", words)
-        assert set(called) <= click_commands, name
-        modules = re.findall(r"-m ([a-z_.]+)", words)
-        for module in modules:
-            assert importlib.util.find_spec(module) is not None, module
-        assert called or modules, name
+        assert list(wrong_commands(service["command"])) == [], name
 
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
