@@ -96,9 +96,10 @@ def fitted_weights(data: Iterable[Crossed], distance: Floats, rounds: int = 400)
 
 
 def with_weights(method: Method, weight: Floats, lean_weight: Floats, source: str) -> Method:
-    """The method with other weights, rounded: a file should say what is known."""
+    """The method with other weights, rounded: a file should say what is known. Nobody opens more than everything."""
+    whole = max(1.0, float(weight.sum() + lean_weight.sum()) * 1.0001)
     tiers = tuple(
-        Tier(tier.distance, round(float(w), 6), round(float(lean), 6))
+        Tier(tier.distance, round(float(w) / whole, 6), round(float(lean) / whole, 6))
         for tier, w, lean in zip(method.tiers, weight, lean_weight, strict=True)
     )
     return Method(method.name, method.window_hours, method.block_minutes, method.closed_per_hour, tiers, source)
