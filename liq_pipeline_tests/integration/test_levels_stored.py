@@ -129,7 +129,11 @@ def test_nothing_is_due_before_there_are_bars(connection: Any) -> None:
 
 
 def test_the_command_shows_a_map(
-    connection: Any, database_url: str, monkeypatch: pytest.MonkeyPatch, settings: Callable[..., Settings], new_home: Path
+    connection: Any,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Callable[..., Settings],
+    new_home: Path,
 ) -> None:
     monkeypatch.setenv("LIQ_HOME", str(new_home))
     monkeypatch.setenv("LIQ_DATABASE_URL", database_url)

@@ -3,8 +3,6 @@
 Belongs here: asset, job and schedule. Does not: the work (pipeline/levels.py).
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 from dagster import (

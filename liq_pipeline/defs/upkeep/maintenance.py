@@ -70,7 +70,9 @@ def prune_tables(context: OpExecutionContext, services: ResourceParam[Services])
         connection.commit()
         maps = levels.thin_out(connection, now)
         history = retention.prune_history(connection, now, services.settings.retention_days)
-    context.add_output_metadata({"outbox_rows_deleted": outbox, "maps_thinned_out": maps, **{f"{k}_deleted": v for k, v in history.items()}})
+    context.add_output_metadata(
+        {"outbox_rows_deleted": outbox, "maps_thinned_out": maps, **{f"{k}_deleted": v for k, v in history.items()}}
+    )
 
 
 @op(ins={"after": In(Nothing)})

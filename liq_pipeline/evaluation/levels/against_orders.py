@@ -74,9 +74,7 @@ def hourly_bars(data: Path) -> BarArrays:
 def events_of(data: Path, bars: BarArrays, hours_before: int) -> list[Event]:
     """The sample's events, each with the newest map at least one bar and a multiple of hours_before old."""
     rows = pd.read_parquet(data / "perp-multi-venue" / "liquidation_events_fadd49d.parquet")
-    rows = rows.groupby(["coin", "timestamp"], as_index=False).agg(
-        usd=("size_usd", "sum"), price=("price", "median")
-    )
+    rows = rows.groupby(["coin", "timestamp"], as_index=False).agg(usd=("size_usd", "sum"), price=("price", "median"))
     found = []
     for coin, stamp, usd, price in rows[["coin", "timestamp", "usd", "price"]].itertuples(index=False):
         second = int(stamp.timestamp())
@@ -85,9 +83,7 @@ def events_of(data: Path, bars: BarArrays, hours_before: int) -> list[Event]:
         reference = float(bars.price_usd[COINS.index(coin), 0, at])
         away = price / reference - 1.0
         found.append(
-            Event(
-                COINS.index(coin), second // 86_400, at, SHORT if away > 0 else LONG, abs(float(away)), float(usd)
-            )
+            Event(COINS.index(coin), second // 86_400, at, SHORT if away > 0 else LONG, abs(float(away)), float(usd))
         )
     return found
 

@@ -20,7 +20,6 @@ from liq_pipeline.scoring.bars import BarArrays, Floats
 from liq_pipeline.scoring.levels.cohorts import LONG, SHORT, blocks_at, lean_of, openings
 from liq_pipeline.scoring.levels.method import Method, Tier
 
-
 SHAPE_MEDIANS: Final = (0.006, 0.01, 0.016, 0.025, 0.04, 0.065, 0.1, 0.16, 0.25)
 SHAPE_WIDTH: Final = 0.4
 _FLOOR: Final = 1e-9
