@@ -36,7 +36,7 @@ class Crossed:
 
 
 def crossed(bars: BarArrays, method: Method, venues: Collection[str]) -> Crossed:
-    """All bars as one window; venues: those that show every forced order, not a sample. Blocks end with the last bar."""
+    """All bars as one window that ends with the last; venues: those that show every forced order, not a sample."""
     hours = (bars.count - 1) * bars.step_seconds // 3600 // 24 * 24
     whole = Method(method.name, hours, method.block_minutes, method.closed_per_hour, method.tiers, method.source)
     blocks = blocks_at(bars, whole, bars.count - 1)

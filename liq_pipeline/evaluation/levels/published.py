@@ -35,7 +35,7 @@ SIMULATED: Final = Method(
     tiers=tuple(Tier(float(distance), 0.0, 0.0) for distance in DISTANCES),
     source="",
 )
-"""Half an hour and 30 h of holding were the likeliest of 15, 30, 60 min and 22, 26, 30, 40 h on the worlds of the fit."""
+"""Holding for 30 h was the likeliest of 22, 26, 30 and 40 h on the worlds of the fit; 15 to 60 min differ little."""
 REAL_MEDIAN: Final = 0.06
 REAL_WIDTH: Final = 0.8
 REAL_SHARE: Final = 0.4
