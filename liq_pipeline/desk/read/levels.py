@@ -70,9 +70,9 @@ def spread(conn: Connection, world: str, symbol: str, first: datetime, last: dat
         f"""
         SELECT {_COLUMNS} FROM liquidation_levels WHERE world = %(world)s AND symbol = %(symbol)s AND (time, created_at)
         IN (SELECT DISTINCT ON (part) time, created_at FROM (
-            SELECT time, created_at, ceil(extract(epoch FROM %(last)s::timestamptz - time) / %(seconds)s) AS part
-            FROM liquidation_levels WHERE world = %(world)s AND symbol = %(symbol)s AND time BETWEEN %(first)s AND %(last)s
-            ) AS placed ORDER BY part, time DESC, created_at DESC)
+            SELECT time, created_at, floor(extract(epoch FROM %(last)s::timestamptz - time) / %(seconds)s) AS part
+            FROM liquidation_levels WHERE world = %(world)s AND symbol = %(symbol)s
+            AND time BETWEEN %(first)s AND %(last)s) AS placed ORDER BY part, time DESC, created_at DESC)
         ORDER BY time
         """,  # noqa: S608 - own columns
         {
