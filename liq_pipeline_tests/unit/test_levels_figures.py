@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liq_pipeline.evaluation.levels import against_orders, fit
-from liq_pipeline.evaluation.levels.against_moves import further_into_fuel, hourly_maps
-from liq_pipeline.evaluation.levels.against_truth import REACH_BINS, figures_of, looks_of, rank_correlation
+from liq_pipeline.evaluation.levels import fit, forced_orders
 from liq_pipeline.evaluation.levels.as_feature import FUEL_FEATURES, fuel_features
+from liq_pipeline.evaluation.levels.later_moves import further_into_fuel, hourly_maps
 from liq_pipeline.evaluation.levels.published import DISTANCES, real_method
+from liq_pipeline.evaluation.levels.truth import REACH_BINS, figures_of, looks_of, rank_correlation
 from liq_pipeline.evaluation.levels.worlds import TRUTH_EVERY, JudgedWorld, play
 from liq_pipeline.evaluation.panels.as_bars import bars_of
 from liq_pipeline.scoring.levels.cohorts import LONG, SHORT
@@ -88,11 +88,11 @@ def test_fuel_is_a_feature_that_knows_no_later_map() -> None:
 
 
 def test_real_forced_orders_are_read_and_judged(shared_data: Path) -> None:
-    bars = against_orders.hourly_bars(shared_data)
-    events = against_orders.events_of(shared_data, bars, 1)
+    bars = forced_orders.hourly_bars(shared_data)
+    events = forced_orders.events_of(shared_data, bars, 1)
     assert len(events) == 865
     assert all(bars.end_seconds[e.at] // 86_400 in (e.day, e.day + 1) for e in events)
-    found = against_orders.lifts(shared_data, real_method(), 1)
+    found = forced_orders.lifts(shared_data, real_method(), 1)
     whole = found["0-0.04"]
     assert whole["events"] == 846
     assert whole["lift_over_shifted"]["low"] <= whole["lift_over_shifted"]["lift"] <= whole["lift_over_shifted"]["high"]

@@ -1,6 +1,6 @@
 """The liquidation map as it was stored: an estimate of what would be closed by force, and where.
 
-Belongs here: rows of liquidation_levels. Does not: the estimate (scoring/levels/), pictures (pages/drawings.py).
+Belongs here: rows of liquidation_levels. Does not: the estimate (scoring/levels/), pictures (desk/pages/drawings.py).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 
 from liq_pipeline.evaluation.figures import metrics
 from liq_pipeline.evaluation.labels.version_1 import POSITIVE, UNKNOWN, label_panel, threshold
-from liq_pipeline.evaluation.levels.against_moves import HourlyMaps, hourly_maps
+from liq_pipeline.evaluation.levels.later_moves import HourlyMaps, hourly_maps
 from liq_pipeline.evaluation.models import under_way
 from liq_pipeline.evaluation.models.training import EMBARGO_SECONDS, fit_logistic, training_rows
 from liq_pipeline.evaluation.panels.as_bars import bars_of

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from liq_pipeline.evaluation.levels import against_moves, against_orders, as_feature, fit
-from liq_pipeline.evaluation.levels.against_truth import judged
+from liq_pipeline.evaluation.levels import as_feature, fit, forced_orders, later_moves
+from liq_pipeline.evaluation.levels.truth import judged
 from liq_pipeline.evaluation.levels.worlds import COMPLETE_VENUE, JudgedWorld, play, unknown_forced_orders
 from liq_pipeline.evaluation.panels.as_bars import bars_of
 from liq_pipeline.evaluation.panels.development import five_minute_panel
@@ -77,11 +77,11 @@ def figures(fitted: Sequence[JudgedWorld], judging: Sequence[JudgedWorld], data:
     found["simulator, forced orders unseen"] = judged(blind, fitted, methods["simulated"])
     found["simulator, by the assumptions for real markets"] = judged(judging, fitted, methods["real"])
     if data is not None:
-        found["forced orders, 1 h before"] = against_orders.lifts(data, methods["real"], 1)
-        found["forced orders, a day before"] = against_orders.lifts(data, methods["real"], 24)
+        found["forced orders, 1 h before"] = forced_orders.lifts(data, methods["real"], 1)
+        found["forced orders, a day before"] = forced_orders.lifts(data, methods["real"], 24)
         bars = bars_of(five_minute_panel(data))
-        maps = against_moves.hourly_maps(bars, methods["real"])
-        found["moves"] = against_moves.further_into_fuel(bars, maps)
+        maps = later_moves.hourly_maps(bars, methods["real"])
+        found["moves"] = later_moves.further_into_fuel(bars, maps)
         found["as a feature"] = as_feature.trial(data, methods["real"])
     return found
 

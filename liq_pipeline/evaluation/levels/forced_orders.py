@@ -1,7 +1,7 @@
 """The liquidation map against real forced orders: do they fall where the map is dense?
 
 Belongs here: the ten-day sample of one venue, maps before each event, nulls, intervals over whole days. Does not: what
-a move does next (against_moves.py).
+a move does next (later_moves.py).
 
 The sample says "sell" for every row, also where prices rise into their high; a side is therefore told by the price: an
 order above the price before it closed a short, one below it a long. Fills of one coin in one millisecond are one event.
@@ -97,7 +97,7 @@ def lifts(data: Path, method: Method, hours_before: int) -> dict[str, Any]:
     def density(at: int, coin: int, side: int) -> Floats:
         if at not in maps:
             maps[at] = map_at(bars, method, at).notional_usd
-        return maps[at][side, coin]
+        return np.asarray(maps[at][side, coin])
 
     result: dict[str, Any] = {"events": len(events), "days": len({e.day for e in events}), "hours_before": hours_before}
     for low, high in BANDS:

@@ -1,7 +1,7 @@
 """Does a move go further into dense fuel? The liquidation map against what the price did next.
 
 Belongs here: hourly maps of the 5-min panel, moves that have begun, how much further they went, nulls. Does not: forced
-orders themselves (against_orders.py).
+orders themselves (forced_orders.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from liq_pipeline.evaluation.levels.against_truth import rank_correlation
+from liq_pipeline.evaluation.levels.truth import rank_correlation
 from liq_pipeline.scoring.bars import BarArrays, Floats, Integers
 from liq_pipeline.scoring.levels.cohorts import LONG, SHORT
 from liq_pipeline.scoring.levels.maps import map_at
