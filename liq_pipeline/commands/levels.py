@@ -58,8 +58,8 @@ def show(
 
 
 def _overview(maps: list[StoredMap]) -> Table:
-    table = Table("symbol", "price", "longs within 1 %", "3 %", "5 %", "shorts within 1 %", "3 %", "5 %", "up to", "time",
-                  header_style="bold")  # fmt: skip
+    within = ("longs within 1 %", "3 %", "5 %", "shorts within 1 %", "3 %", "5 %")
+    table = Table("symbol", "price", *within, "up to", "time", header_style="bold")
     for one in maps:
         cells = [usd(getattr(one, f"{side}_within_{p}_usd")) for side in ("long", "short") for p in (1, 3, 5)]
         table.add_row(one.symbol, price(one.reference_usd), *cells, _range(one), f"{one.time:%Y-%m-%d %H:%M}")

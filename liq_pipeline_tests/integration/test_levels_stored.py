@@ -15,6 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from liq_pipeline.cli import app
+from liq_pipeline.desk.pages import drawings
+from liq_pipeline.desk.read import levels as read
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.pipeline.levels import draw_due_maps, due_times
 from liq_pipeline.scoring.levels.method import method_of
@@ -122,6 +124,29 @@ def test_a_past_map_is_found_and_old_ones_are_thinned_out_to_hours(connection: A
     assert [one.time for one in stored(connection) if one.symbol == "BTC"] == [LAST, LAST + HOUR]
 
 
+def test_the_desk_reads_and_draws_it(connection: Any) -> None:
+    world = market(connection)
+    draw_due_maps(connection, world, Settings())
+    an_hour_more(connection, world)
+    draw_due_maps(connection, world, Settings())
+    newest = read.maps(connection, world.name, "BTC", START, LAST + HOUR, 2)
+    assert [one.time for one in newest] == [LAST + HOUR, LAST + HOUR - timedelta(minutes=5)]
+    kept = levels.map_at_time(connection, world.name, "BTC")
+    assert kept is not None
+    for name in read.LevelMap.__struct_fields__:
+        told, wanted = getattr(newest[0], name), getattr(kept, name)
+        if name.endswith("notional_usd"):  # four bytes each: seven digits
+            assert told == pytest.approx(wanted, rel=1e-6), name
+        else:
+            assert told == wanted, name
+    few = read.spread(connection, world.name, "BTC", LAST, LAST + HOUR, 5)
+    assert [one.time for one in few] == [LAST + timedelta(minutes=15 * k) for k in range(5)]
+    picture = str(drawings.heat(few))
+    assert picture.count('class="heat-long"') + picture.count('class="heat-short"') <= 2 * drawings.HEAT_SHADES
+    assert 'class="price" d="M' in picture
+    assert "unknown" in str(drawings.heat([]))
+
+
 def test_nothing_is_due_before_there_are_bars(connection: Any) -> None:
     world = make_world(connection, "recorded/levels")
     assert due_times(connection, world, method_of(world.name).version) == []
@@ -129,7 +154,11 @@ def test_nothing_is_due_before_there_are_bars(connection: Any) -> None:
 
 
 def test_the_command_shows_a_map(
-    connection: Any, database_url: str, monkeypatch: pytest.MonkeyPatch, settings: Callable[..., Settings], new_home: Path
+    connection: Any,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Callable[..., Settings],
+    new_home: Path,
 ) -> None:
     monkeypatch.setenv("LIQ_HOME", str(new_home))
     monkeypatch.setenv("LIQ_DATABASE_URL", database_url)

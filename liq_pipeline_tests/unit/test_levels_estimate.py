@@ -149,7 +149,9 @@ def test_a_symbol_alone_has_the_map_it_has_among_others(seed: int) -> None:
     bars = random_bars(seed, days=3, symbols=3, venues=2)
     whole = map_at(bars, TIERS, bars.count - 1)
     arrays = {
-        f.name: getattr(bars, f.name)[1:2] for f in dataclasses.fields(bars) if isinstance(getattr(bars, f.name), np.ndarray)
+        f.name: getattr(bars, f.name)[1:2]
+        for f in dataclasses.fields(bars)
+        if isinstance(getattr(bars, f.name), np.ndarray)
     }
     alone = map_at(dataclasses.replace(bars, symbols=bars.symbols[1:2], **arrays), TIERS, bars.count - 1)
     assert np.array_equal(whole.notional_usd[:, 1:2], alone.notional_usd, equal_nan=True)

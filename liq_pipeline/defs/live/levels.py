@@ -3,13 +3,13 @@
 Belongs here: asset, job and schedule. Does not: the work (pipeline/levels.py).
 """
 
-from __future__ import annotations
-
+from datetime import timedelta
 from typing import Any, Final
 
 from dagster import (
     AssetExecutionContext,
     DefaultScheduleStatus,
+    FreshnessPolicy,
     MaterializeResult,
     ResourceParam,
     ScheduleDefinition,
@@ -21,6 +21,7 @@ from dagster import (
 from liq_pipeline.defs import keys
 from liq_pipeline.defs.failures import in_one_sentence
 from liq_pipeline.defs.resources import Services
+from liq_pipeline.scoring.levels.method import CODE_VERSION
 from liq_pipeline.store import worlds
 
 
@@ -32,6 +33,9 @@ from liq_pipeline.store import worlds
     kinds={"postgres", "numpy"},
     group_name=keys.SCORES,
     owners=[keys.OWNER],
+    code_version=str(CODE_VERSION),
+    # Every 5 min; a run may be skipped by a busy machine before it is worth a look.
+    freshness_policy=FreshnessPolicy.time_window(fail_window=timedelta(minutes=30), warn_window=timedelta(minutes=15)),
 )
 def liquidation_levels(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[Any]:
     """Draw what is due of the active world; a bounded number of maps, the next run goes on."""

@@ -20,7 +20,6 @@ from liq_pipeline.scoring.bars import BarArrays, Floats
 from liq_pipeline.scoring.levels.cohorts import LONG, SHORT, blocks_at, lean_of, openings
 from liq_pipeline.scoring.levels.method import Method, Tier
 
-
 SHAPE_MEDIANS: Final = (0.006, 0.01, 0.016, 0.025, 0.04, 0.065, 0.1, 0.16, 0.25)
 SHAPE_WIDTH: Final = 0.4
 _FLOOR: Final = 1e-9
@@ -37,7 +36,7 @@ class Crossed:
 
 
 def crossed(bars: BarArrays, method: Method, venues: Collection[str]) -> Crossed:
-    """All bars as one window; venues: those that show every forced order, not a sample. Blocks end with the last bar."""
+    """All bars as one window that ends with the last; venues: those that show every forced order, not a sample."""
     hours = (bars.count - 1) * bars.step_seconds // 3600 // 24 * 24
     whole = Method(method.name, hours, method.block_minutes, method.closed_per_hour, method.tiers, method.source)
     blocks = blocks_at(bars, whole, bars.count - 1)
@@ -96,9 +95,10 @@ def fitted_weights(data: Iterable[Crossed], distance: Floats, rounds: int = 400)
 
 
 def with_weights(method: Method, weight: Floats, lean_weight: Floats, source: str) -> Method:
-    """The method with other weights, rounded: a file should say what is known."""
+    """The method with other weights, rounded: a file should say what is known. Nobody opens more than everything."""
+    whole = max(1.0, float(weight.sum() + lean_weight.sum()) * 1.0001)
     tiers = tuple(
-        Tier(tier.distance, round(float(w), 6), round(float(lean), 6))
+        Tier(tier.distance, round(float(w) / whole, 6), round(float(lean) / whole, 6))
         for tier, w, lean in zip(method.tiers, weight, lean_weight, strict=True)
     )
     return Method(method.name, method.window_hours, method.block_minutes, method.closed_per_hour, tiers, source)

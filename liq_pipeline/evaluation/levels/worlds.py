@@ -1,6 +1,6 @@
 """Simulated worlds for judging the liquidation map: what their venues publish, and where the positions truly lie.
 
-Belongs here: playing a world without a store. Does not: the map (scoring/levels/), figures (against_truth.py).
+Belongs here: playing a world without a store. Does not: the map (scoring/levels/), figures (truth.py).
 """
 
 from __future__ import annotations

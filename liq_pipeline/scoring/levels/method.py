@@ -59,7 +59,9 @@ class Method:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.closed_per_hour < 1.0:
-            raise ValueError(f"levels method {self.name}: closed_per_hour is {self.closed_per_hour}, not within 0 and 1")
+            raise ValueError(
+                f"levels method {self.name}: closed_per_hour is {self.closed_per_hour}, not within 0 and 1"
+            )
         if self.block_minutes <= 0 or (self.window_hours * 60) % self.block_minutes:
             raise ValueError(f"levels method {self.name}: {self.block_minutes} min do not divide its window")
         distances = [tier.distance for tier in self.tiers]
@@ -93,10 +95,10 @@ class Nearest:
 
 NEAREST: Final[Mapping[str, Nearest]] = {
     "okx": Nearest(0.0040, "OKX, position tiers of BTCUSD, tier 1: 125 x, 0.4 %", "2024"),
-    "hyperliquid": Nearest(0.0125, "maxLeverage 40 of BTC in metaAndAssetCtxs; maintenance is half the initial", "2025"),
+    "hyperliquid": Nearest(0.0125, "BTC: maxLeverage 40 in metaAndAssetCtxs; maintenance half of that margin", "2025"),
     "dydx": Nearest(0.0080, "BTC-USD in perpetualMarkets: initial 2 %, maintenance 1.2 %", "2025"),
 }
-"""By venue, for its largest contract; others take OTHER_NEAREST. Smaller contracts allow less leverage, which the fitted
+"""By venue, for its largest contract; others take OTHER_NEAREST. Smaller contracts allow less leverage, which fitted
 weights know and this table does not."""
 OTHER_NEAREST: Final = Nearest(0.0040, "assumed: 125 x with 0.4 %, the most that large venues offer", "2025")
 

@@ -95,7 +95,7 @@ def figures_of(looks: Sequence[Look], profile: Floats) -> dict[str, float]:
 
 
 def judged(worlds: Sequence[JudgedWorld], others: Sequence[JudgedWorld], method: Method) -> dict[str, Any]:
-    """Mean over worlds and the 90 % interval of that mean, by drawing whole worlds; others: where the profile is from."""
+    """Mean over worlds, its 90 % interval by drawing whole worlds; others: where the profile is from."""
     profile = np.mean([w.truth_usd[:, :, :, :REACH_BINS].mean(axis=(0, 2)).reshape(-1) for w in others], axis=0)
     rows = [figures_of(looks_of(world, method), profile) for world in worlds]
     random = np.random.default_rng(1)

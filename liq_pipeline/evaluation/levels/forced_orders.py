@@ -1,7 +1,7 @@
 """The liquidation map against real forced orders: do they fall where the map is dense?
 
 Belongs here: the ten-day sample of one venue, maps before each event, nulls, intervals over whole days. Does not: what
-a move does next (against_moves.py).
+a move does next (later_moves.py).
 
 The sample says "sell" for every row, also where prices rise into their high; a side is therefore told by the price: an
 order above the price before it closed a short, one below it a long. Fills of one coin in one millisecond are one event.
@@ -74,9 +74,7 @@ def hourly_bars(data: Path) -> BarArrays:
 def events_of(data: Path, bars: BarArrays, hours_before: int) -> list[Event]:
     """The sample's events, each with the newest map at least one bar and a multiple of hours_before old."""
     rows = pd.read_parquet(data / "perp-multi-venue" / "liquidation_events_fadd49d.parquet")
-    rows = rows.groupby(["coin", "timestamp"], as_index=False).agg(
-        usd=("size_usd", "sum"), price=("price", "median")
-    )
+    rows = rows.groupby(["coin", "timestamp"], as_index=False).agg(usd=("size_usd", "sum"), price=("price", "median"))
     found = []
     for coin, stamp, usd, price in rows[["coin", "timestamp", "usd", "price"]].itertuples(index=False):
         second = int(stamp.timestamp())
@@ -85,9 +83,7 @@ def events_of(data: Path, bars: BarArrays, hours_before: int) -> list[Event]:
         reference = float(bars.price_usd[COINS.index(coin), 0, at])
         away = price / reference - 1.0
         found.append(
-            Event(
-                COINS.index(coin), second // 86_400, at, SHORT if away > 0 else LONG, abs(float(away)), float(usd)
-            )
+            Event(COINS.index(coin), second // 86_400, at, SHORT if away > 0 else LONG, abs(float(away)), float(usd))
         )
     return found
 
@@ -101,7 +97,7 @@ def lifts(data: Path, method: Method, hours_before: int) -> dict[str, Any]:
     def density(at: int, coin: int, side: int) -> Floats:
         if at not in maps:
             maps[at] = map_at(bars, method, at).notional_usd
-        return maps[at][side, coin]
+        return np.asarray(maps[at][side, coin])
 
     result: dict[str, Any] = {"events": len(events), "days": len({e.day for e in events}), "hours_before": hours_before}
     for low, high in BANDS:

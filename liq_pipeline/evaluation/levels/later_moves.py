@@ -1,7 +1,7 @@
 """Does a move go further into dense fuel? The liquidation map against what the price did next.
 
 Belongs here: hourly maps of the 5-min panel, moves that have begun, how much further they went, nulls. Does not: forced
-orders themselves (against_orders.py).
+orders themselves (forced_orders.py).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from liq_pipeline.evaluation.levels.against_truth import rank_correlation
+from liq_pipeline.evaluation.levels.truth import rank_correlation
 from liq_pipeline.scoring.bars import BarArrays, Floats, Integers
 from liq_pipeline.scoring.levels.cohorts import LONG, SHORT
 from liq_pipeline.scoring.levels.maps import map_at
-from liq_pipeline.scoring.levels.method import BINS, BIN_WIDTH, Method
+from liq_pipeline.scoring.levels.method import BIN_WIDTH, BINS, Method
 
 LEAST_MOVE: Final = 0.01
 """A move has begun: the price has gone this far within an hour."""
@@ -72,7 +72,9 @@ def further_into_fuel(bars: BarArrays, maps: HourlyMaps) -> dict[str, Any]:
         band = slice(round(low / BIN_WIDTH), round(high / BIN_WIDTH))
 
         def fuel(back: int, band: slice = band) -> Floats:
-            return np.array([maps.share[place - 24 * back, side, symbol, band].sum() for place, symbol, side, _, _ in rows])
+            return np.array(
+                [maps.share[place - 24 * back, side, symbol, band].sum() for place, symbol, side, _, _ in rows]
+            )
 
         own, nulls = fuel(0), [fuel(back) for back in SHIFTS_DAYS]
         known = np.isfinite(own) & np.isfinite(further) & np.isfinite(np.sum(nulls, axis=0))
