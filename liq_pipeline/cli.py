@@ -11,7 +11,19 @@ from typing import Annotated
 
 import typer
 
-from liq_pipeline.commands import alerts, backfill, dead_letters, evaluate, gaps, health, model, replay, running, store
+from liq_pipeline.commands import (
+    alerts,
+    backfill,
+    dead_letters,
+    evaluate,
+    gaps,
+    health,
+    model,
+    replay,
+    running,
+    store,
+    wallets,
+)
 from liq_pipeline.commands.shared import err, in_plain_words, out
 from liq_pipeline.errors import LiqError
 
@@ -64,6 +76,7 @@ app.add_typer(alerts.app, name="alerts")
 app.add_typer(model.app, name="model")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(gaps.app, name="gaps")
+app.add_typer(wallets.app, name="wallets")
 
 
 def main() -> None:

@@ -56,8 +56,8 @@ def wallets_of(chain: Chain) -> Wallets:
             by_entity.setdefault(label.entity, []).append(label.address)
     one, other = [addresses for addresses in by_entity.values() if len(addresses) >= 2][:2]
     people = (
-        ("TPYwAC9Y4uUcT2QH3WPPjqxzJSJWymMoMS", "TU7TrZe1T73WB5s8W2A5iFgj8VTirc7Bdj", "TQ3uqdVxUjktvi7n5mTHHdbkTeZv3e4V8G",
-         "TKGRE6oiU3rEzasue4MsB6sCXXSTx9BAe3")
+        ("TPYwAC9Y4uUcT2QH3WPPjqxzJSJWymMoMS", "TU7TrZe1T73WB5s8W2A5iFgj8VTirc7Bdj",
+         "TQ3uqdVxUjktvi7n5mTHHdbkTeZv3e4V8G", "TKGRE6oiU3rEzasue4MsB6sCXXSTx9BAe3")
         if chain.is_tron
         else tuple("0x" + digit * 40 for digit in "1234")
     )  # fmt: skip
