@@ -34,5 +34,5 @@ def test_a_mistyped_address_is_found_out(wrong: str) -> None:
 
 @pytest.mark.parametrize("wrong", ["42" + USDT_HEX, USDT_HEX[:-2], "zz"])
 def test_other_bytes_are_no_address(wrong: str) -> None:
-    with pytest.raises(ValueError, match="Tron|hexadecimal"):
+    with pytest.raises(ValueError, match=r"Tron|hexadecimal"):
         base58_of(wrong)
