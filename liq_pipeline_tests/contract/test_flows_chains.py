@@ -187,6 +187,8 @@ def install(
                     | {"coingecko": server.url("nobody")},
                     etherscan_calls_per_second=1000,
                     flow_lookback_blocks=5 * 60,
+                    round_seconds=20,
+                    request_seconds=10,
                 ),
                 # A slow machine is no silent chain.
                 risk=RiskSettings(freshness_factor=20),
