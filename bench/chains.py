@@ -128,9 +128,7 @@ def serve(node: Node, port: int) -> None:
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             many = asked if isinstance(asked, list) else [asked]
-            answers = [
-                f'{{"jsonrpc": "2.0", "id": {json.dumps(one["id"])}, "result": {self.result(one)}}}' for one in many
-            ]
+            answers = [f'{{"id": {json.dumps(one["id"])}, "result": {self.result(one)}}}' for one in many]
             body = (f"[{','.join(answers)}]" if isinstance(asked, list) else answers[0]).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
@@ -280,8 +278,8 @@ def catch_up(url: str, kafka: str) -> None:
         expected = sum(node.kept(number) for number in range(first, last + 1))
         print(
             f"catch-up: {last - first + 1} blocks, {(last - first + 1) * PER_SECOND * BLOCK_SECONDS:,} transfers,"
-            f" {poller.stored():,} rows of {expected:,}: CPU {poller.cpu_seconds:.1f} s, {seconds:.1f} s by the clock in"
-            f" {len(poller.seconds)} rounds, memory {poller.memory_mb:.0f} MB at most"
+            f" {poller.stored():,} rows of {expected:,}: CPU {poller.cpu_seconds:.1f} s, {seconds:.1f} s by the clock"
+            f" in {len(poller.seconds)} rounds, memory {poller.memory_mb:.0f} MB at most"
         )
 
 
@@ -307,8 +305,9 @@ def tick(url: str, rows: int) -> None:
                     INSERT INTO stablecoin_flows (world, chain, token, tx_hash, log_index, block_hash, event_time,
                         block_number, is_canonical, from_address, to_address, amount, direction, label_version, venue,
                         origin, event_time_source, received_at, known_at, kafka_cluster, kafka_partition, kafka_offset)
-                    SELECT %(world)s, %(chain)s, CASE WHEN n %% 3 = 0 THEN 'USDC' ELSE 'USDT' END, lpad(to_hex(n), 64, '0'),
-                        n, repeat('a', 64), %(now)s::timestamptz - n * interval '1 hour' / %(count)s, n, true,
+                    SELECT %(world)s, %(chain)s, CASE WHEN n %% 3 = 0 THEN 'USDC' ELSE 'USDT' END,
+                        lpad(to_hex(n), 64, '0'), n, repeat('a', 64),
+                        %(now)s::timestamptz - n * interval '1 hour' / %(count)s, n, true,
                         CASE n %% 4 WHEN 0 THEN %(wallet)s ELSE %(user)s END,
                         CASE n %% 4 WHEN 1 THEN %(wallet)s ELSE %(user)s END,
                         1000.25 + n, 'other', 'v', %(venue)s, 'simulated', 'venue', %(now)s, %(now)s::timestamptz -
@@ -319,8 +318,9 @@ def tick(url: str, rows: int) -> None:
                      "count": count // chains},
                 )  # fmt: skip
                 conn.execute(
-                    "INSERT INTO heartbeats (world, topic, venue, event_time, origin, received_at, known_at, kafka_cluster,"
-                    " kafka_partition, kafka_offset) VALUES (%s, 'stablecoin_flows', %s, %s, 'simulated', %s, %s, 1, 0, 1)",
+                    "INSERT INTO heartbeats (world, topic, venue, event_time, origin, received_at, known_at,"
+                    " kafka_cluster, kafka_partition, kafka_offset)"
+                    " VALUES (%s, 'stablecoin_flows', %s, %s, 'simulated', %s, %s, 1, 0, 1)",
                     [world, venue, now, now, now],
                 )
             expected = {"stablecoin_flows": Expectation(venues=venues, cadence_seconds=15)}
@@ -342,9 +342,8 @@ def tick(url: str, rows: int) -> None:
     base = statistics.median(figures["one chain"])
     for name, seconds in figures.items():
         middle = statistics.median(seconds)
-        print(
-            f"tick: {name}, {cases[name][1]:,} rows in the hour: {middle * 1000:.1f} ms ({middle / base:.2f} of one chain)"
-        )
+        told = f"{middle * 1000:.1f} ms ({middle / base:.2f} of one chain)"
+        print(f"tick: {name}, {cases[name][1]:,} rows in the hour: {told}")
 
 
 def main(arguments: list[str]) -> None:
@@ -353,20 +352,22 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rows", type=int, default=40_000)
     options = parser.parse_args(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="liq-bench-"))
-    postgres, kafka = EmbeddedPostgres(folder / "postgres", free_port()), EmbeddedKafka(folder / "kafka", free_port())
-    try:
-        postgres.start()
-        kafka.start()
-        with connect(postgres.url) as conn:
-            migrate(conn)
-        tick(postgres.url, options.rows)
-        catch_up(postgres.url, kafka.bootstrap_servers)
-        if options.minutes > 0:
-            with connect(postgres.url) as conn:
-                for table in ("chain_blocks", "stablecoin_flows", "heartbeats", "poll_state"):
-                    conn.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
-            busy(postgres.url, kafka.bootstrap_servers, options.minutes)
-    finally:
-        kafka.stop()
-        postgres.stop()
+    with tempfile.TemporaryDirectory(prefix="liq-bench-") as folder:
+        home = Path(folder)
+        home.chmod(0o711)
+        postgres, kafka = EmbeddedPostgres(home, free_port()), EmbeddedKafka(home, free_port())
+        try:
+            postgres.start()
+            kafka.start()
+            url = postgres.ensure_database("chains")
+            migrate(url)
+            tick(url, options.rows)
+            catch_up(url, kafka.bootstrap_servers)
+            if options.minutes > 0:
+                with connect(url) as conn:
+                    for table in ("chain_blocks", "stablecoin_flows", "heartbeats", "poll_state"):
+                        conn.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
+                busy(url, kafka.bootstrap_servers, options.minutes)
+        finally:
+            kafka.stop()
+            postgres.stop()
