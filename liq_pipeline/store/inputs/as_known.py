@@ -140,20 +140,6 @@ def flow_totals(
     return sums
 
 
-def flow_sums(
-    conn: psycopg.Connection[Any],
-    scope: Scope,
-    times_us: Integers,
-    window_minutes: int,
-    *,
-    origins: Origins | None = None,
-    cut: Cut | None = None,
-) -> tuple[Integers, Integers]:
-    """Users' inflow and outflow in cents over the window up to each point, over all chains."""
-    sums = flow_totals(conn, scope, times_us, window_minutes, origins=origins, cut=cut)
-    return sums.cents("inflow"), sums.cents("outflow")
-
-
 def flow_sources_fresh(
     conn: psycopg.Connection[Any],
     scope: Scope,
