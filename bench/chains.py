@@ -21,11 +21,12 @@ import argparse
 import json
 import multiprocessing
 import random
+import socket
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -119,8 +120,8 @@ class Node:
 
 
 def serve(node: Node, port: int) -> None:
-    """The node, until the process is ended."""
-    made: dict[int, str] = {}
+    """The node, until the process is ended. What has passed is made before it answers."""
+    made: dict[int, str] = {number: json.dumps(node.logs(number))[1:-1] for number in range(FIRST_BLOCK, node.head())}
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -134,7 +135,8 @@ def serve(node: Node, port: int) -> None:
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(BrokenPipeError, ConnectionResetError):  # asked again, or given up
+                self.wfile.write(body)
 
         def result(self, asked: Any) -> str:
             if asked["method"] == "eth_blockNumber":
@@ -161,6 +163,10 @@ def playing(started: float) -> Iterator[tuple[Node, str]]:
     node, port = Node(started), free_port()
     process = multiprocessing.get_context("fork").Process(target=serve, args=(node, port), daemon=True)
     process.start()
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            break
+        time.sleep(0.2)
     try:
         yield node, f"http://127.0.0.1:{port}"
     finally:
