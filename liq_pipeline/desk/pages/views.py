@@ -220,7 +220,8 @@ def _supply_totals(buckets: Sequence[flows.SupplyBucket]) -> list[tuple[str, str
         sums = totals.setdefault((one.chain, one.token), [0.0, 0.0])
         sums[0] += one.minted_usd
         sums[1] += one.burned_usd
-    return sorted(((*kind, *sums) for kind, sums in totals.items()), key=lambda row: -(row[2] + row[3]))
+    rows = [(chain, token, minted, burned) for (chain, token), (minted, burned) in totals.items()]
+    return sorted(rows, key=lambda row: -(row[2] + row[3]))
 
 
 def alerts_page(conn: Connection, of: Scope | None, query: Mapping[str, str]) -> Context:
