@@ -24,6 +24,7 @@ from liq_pipeline.commands import (
     replay,
     running,
     store,
+    wallets,
 )
 from liq_pipeline.commands.shared import err, in_plain_words, out
 from liq_pipeline.errors import LiqError
@@ -81,6 +82,7 @@ app.add_typer(alerts.app, name="alerts")
 app.add_typer(model.app, name="model")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(gaps.app, name="gaps")
+app.add_typer(wallets.app, name="wallets")
 
 
 def main() -> None:

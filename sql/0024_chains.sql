@@ -16,7 +16,6 @@ CREATE TABLE flow_venues (
 );
 COMMENT ON TABLE flow_venues IS 'Since when, and until when, a source of flows is expected, where that is not as long as the world has been: a chain that is added later lowers no coverage of before. A source in the manifest without a row is expected at all times.';
 COMMENT ON COLUMN flow_venues.entry_id IS 'number';
-COMMENT ON COLUMN flow_venues.world IS 'the world';
 COMMENT ON COLUMN flow_venues.venue IS 'the source of flows; its name tells the chain';
 COMMENT ON COLUMN flow_venues.from_time IS 'points after it expect the source; NULL: since the world began';
 COMMENT ON COLUMN flow_venues.to_time IS 'points up to it do; NULL: still';

@@ -4,6 +4,7 @@ A new command begins here, in its topic's module.
 
 Lives here: arguments, printing, exit codes. running.py (up, collect, land, metrics), health.py (status, watch, doctor,
 env), alerts.py, store.py (migrate, topics, roles, sql, score), copies.py (backup, restore), backfill.py, gaps.py,
-levels.py, dead_letters.py, evaluate.py, model.py, replay.py; shared.py is what all of them need. Does not: work; each
-command calls a plain function of another room, and imports it inside itself so that `liq --help` answers at once.
+levels.py, dead_letters.py, evaluate.py, model.py, replay.py, wallets.py; shared.py is what all of them need. Does not:
+work; each command calls a plain function of another room, and imports it inside itself so that `liq --help` answers at
+once.
 """

@@ -30,7 +30,8 @@ _SOURCES: Final[dict[str, tuple[str, set[str], tuple[str, ...]]]] = {
     ),
     "coingecko": ("Market-average prices, volume and capitalisation.", {"api"}, ("prices",)),
     "stablecoin_transfers": (
-        "Transfers of dollar stablecoins to and from wallets of exchanges, from Etherscan or an Ethereum node.",
+        "Transfers of dollar stablecoins to and from wallets of exchanges, on each chain that is followed: from a "
+        "node, Etherscan or TronGrid.",
         {"api", "ethereum"},
         ("stablecoin_flows",),
     ),

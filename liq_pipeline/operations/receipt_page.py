@@ -168,6 +168,15 @@ def _pressure(pressure: Mapping[str, Any] | None) -> Iterator[str]:
         f"Flows      pressure {pressure['score']:+.0f}: {_usd(pressure.get('inflow_usd'))} in,"
         f" {_usd(pressure.get('outflow_usd'))} out in {pressure.get('window_minutes')} min"
     )
+    chains = (pressure.get("inputs") or {}).get("chains") or {}
+    for name, said in chains.items() if len(chains) > 1 else ():
+        told = said["state"]
+        if said.get("inflow_usd") is not None:
+            told += f": {_usd(said['inflow_usd'])} in, {_usd(said['outflow_usd'])} out"
+        yield f"    {name:<10} {said['share']:>4.0%} of what is expected  {told}"
+    low, high = pressure.get("score_low"), pressure.get("score_high")
+    if low is not None and high is not None and low != high:
+        yield f"    with what is not known: {low:+.0f} to {high:+.0f}"
 
 
 def _ending(alert: Mapping[str, Any], receipt: Mapping[str, Any]) -> Iterator[str]:

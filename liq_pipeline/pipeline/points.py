@@ -15,7 +15,7 @@ import psycopg
 
 from liq_pipeline.domain.chains import chain_of
 from liq_pipeline.scoring import features
-from liq_pipeline.scoring.assemble import PressureInputs, Scored, point_results, pressure_results
+from liq_pipeline.scoring.assemble import PressureInputs, Scored, chain_pressure_results, point_results
 from liq_pipeline.scoring.bars import MICROSECONDS, STEP_SECONDS, BarArrays, Integers, Points
 from liq_pipeline.scoring.early_warning import WarningReference, reference_days
 from liq_pipeline.scoring.model import ALL_COLUMNS_HOURS, ProbabilityModel
@@ -138,7 +138,7 @@ def score_flows(
         observations=observations,
         needed=needed,
     )
-    return pressure_results(arrays, inputs, times_seconds, window, settings.risk.min_lookback_hours)
+    return chain_pressure_results(arrays, inputs, times_seconds, window, settings.risk.min_lookback_hours)
 
 
 def _by_chain(sums: FlowSums, direction: str, chains: Sequence[str]) -> Integers:

@@ -7,13 +7,14 @@ Belongs here: RiskResult, PressureResult and SignalResult out of RiskArrays and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import isnan
 from typing import Any, Final, Literal
 
 import numpy as np
 
+from liq_pipeline.domain.chains import chain_of
 from liq_pipeline.scoring import features as f
 from liq_pipeline.scoring.bars import Booleans, Floats, Integers, Points
 from liq_pipeline.scoring.model import PROBABILITY_OUTSIDE, PROBABILITY_REDUCED, Probabilities
@@ -105,12 +106,49 @@ class PressureInputs:
 
 def pressure_results(
     arrays: PressureArrays,
+    times_seconds: Integers,
+    venues: tuple[str, ...],
+    age_seconds: Floats,
+    observations: Integers,
+    needed: int,
+    window_minutes: int,
+    min_lookback_hours: int,
+) -> list[PressureResult]:
+    """One PressureResult per point of one chain, which all the venues read; arrays by pressure_arrays().
+
+    age_seconds: (venues, points); observations: (points,) of the scale's look-back.
+    """
+    everywhere_expected = np.ones((len(venues), times_seconds.size), dtype=bool)
+    flows = ChainFlows(
+        names=(chain_of(venues[0]),) if venues else (),
+        inflow_cents=arrays.inflow_cents[np.newaxis],
+        outflow_cents=arrays.outflow_cents[np.newaxis],
+        expected=np.ones((1, times_seconds.size), dtype=bool),
+        share=arrays.share[np.newaxis],
+        scale_cents=arrays.scale_cents[np.newaxis],
+    )
+    inputs = PressureInputs(
+        venues=venues,
+        expected=everywhere_expected,
+        age_seconds=age_seconds,
+        flows=flows,
+        by_token={},
+        observations=observations[np.newaxis],
+        needed=needed,
+    )
+    results = chain_pressure_results(arrays, inputs, times_seconds, window_minutes, min_lookback_hours)
+    # One chain is no split.
+    return [replace(one, inputs={key: said for key, said in one.inputs.items() if key != "chains"}) for one in results]
+
+
+def chain_pressure_results(
+    arrays: PressureArrays,
     inputs: PressureInputs,
     times_seconds: Integers,
     window_minutes: int,
     min_lookback_hours: int,
 ) -> list[PressureResult]:
-    """One PressureResult per point."""
+    """One PressureResult per point, over all chains."""
     results = []
     for p, second in enumerate(times_seconds):
         is_read = bool(arrays.share[p] > 0)

@@ -87,10 +87,9 @@ def pressure_over_chains(chains: ChainFlows, sign: int, stated_scale_cents: floa
     if stated_scale_cents is None:
         scale = np.where(counted, chains.scale_cents, 0.0).sum(axis=0)
         scale = np.where(counted.any(axis=0), scale, np.nan)
-        unknown = np.where(counted, 0.0, weight).sum(axis=0)
-        # What is not known weighs, against what is, as its share of all that is expected says.
+        # What is not known weighs, against what is, as the shares of all that is expected say.
         with np.errstate(divide="ignore", invalid="ignore"):
-            aside = scale * np.where(unknown < 1.0, unknown / (1.0 - unknown), np.inf)
+            aside = scale * np.where(counted, 0.0, weight).sum(axis=0) / np.where(counted, weight, 0.0).sum(axis=0)
     else:
         scale = np.full(net.size, stated_scale_cents)
         aside = stated_scale_cents * np.where(counted, 0.0, weight).sum(axis=0)

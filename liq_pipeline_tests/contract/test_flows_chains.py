@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from msgspec.structs import replace
 from pydantic import SecretStr
 
 from liq_pipeline.domain.chains import BSC, CHAINS, ETHEREUM, POLYGON, TRON, Chain, chain_of
+from liq_pipeline.domain.records import StablecoinFlow
 from liq_pipeline.domain.wallets import WalletLabel, shipped_labels
 from liq_pipeline.pipeline.rescore import rescore
 from liq_pipeline.pipeline.tick import TickContext, run_tick
@@ -26,6 +28,7 @@ from liq_pipeline.settings import RiskSettings, Settings, SourceSettings
 from liq_pipeline.sources.archives.catalogue import open_source
 from liq_pipeline.sources.chain import wallet_lists
 from liq_pipeline.sources.polling.round import poll_due
+from liq_pipeline.sources.recorded.formats import open_recording
 from liq_pipeline.sources.registry import flow_sources, real_world
 from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
@@ -56,8 +59,8 @@ def wallets_of(chain: Chain) -> Wallets:
             by_entity.setdefault(label.entity, []).append(label.address)
     one, other = [addresses for addresses in by_entity.values() if len(addresses) >= 2][:2]
     people = (
-        ("TPYwAC9Y4uUcT2QH3WPPjqxzJSJWymMoMS", "TU7TrZe1T73WB5s8W2A5iFgj8VTirc7Bdj", "TQ3uqdVxUjktvi7n5mTHHdbkTeZv3e4V8G",
-         "TKGRE6oiU3rEzasue4MsB6sCXXSTx9BAe3")
+        ("TPYwAC9Y4uUcT2QH3WPPjqxzJSJWymMoMS", "TU7TrZe1T73WB5s8W2A5iFgj8VTirc7Bdj",
+         "TQ3uqdVxUjktvi7n5mTHHdbkTeZv3e4V8G", "TKGRE6oiU3rEzasue4MsB6sCXXSTx9BAe3")
         if chain.is_tron
         else tuple("0x" + digit * 40 for digit in "1234")
     )  # fmt: skip
@@ -187,6 +190,8 @@ def install(
                     | {"coingecko": server.url("nobody")},
                     etherscan_calls_per_second=1000,
                     flow_lookback_blocks=5 * 60,
+                    round_seconds=20,
+                    request_seconds=10,
                 ),
                 # A slow machine is no silent chain.
                 risk=RiskSettings(freshness_factor=20),
@@ -417,6 +422,22 @@ def test_past_hours_of_a_chain_are_loaded_by_block_range(install: Install, venue
     assert {(record.chain, record.direction, str(record.amount.normalize())) for record in records} == {
         (chain.chain.name, "inflow", "1000.25")
     }
+
+
+@pytest.mark.parametrize("venue", ["tron_rpc", "trongrid", "etherscan_polygon"])
+def test_a_recorded_chain_plays_back_as_the_same_transfers(install: Install, tmp_path: Path, venue: str) -> None:
+    here = install(venue)
+    sources = here.settings.sources.model_copy(update={"record_dir": tmp_path})
+    here.settings = here.settings.model_copy(update={"sources": sources})
+    craft(here.served[venue], datetime.now(UTC))
+    close_day(here.served[venue])
+    here.read_to_head()
+    played = open_recording(tmp_path, 10)
+    assert played.world.manifest.expected["stablecoin_flows"].venues == (venue,)
+    messages = [message for step in played.steps(None) for message in step.messages]
+    names = ("chain", "tx_hash", "log_index", "block_hash", "from_address", "to_address", "amount", "direction")
+    again = {tuple(getattr(flow, name) for name in names) for flow in messages if isinstance(flow, StablecoinFlow)}
+    assert again == {tuple(row[name] for name in names) for row in here.flows()}
 
 
 def test_every_chain_of_the_table_can_be_chosen() -> None:

@@ -18,7 +18,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from liq_pipeline.domain.chains import CHAINS, Chain, chain_of
 from liq_pipeline.domain.records import Record
+from liq_pipeline.domain.tron_address import base58_of
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources import registry
 from liq_pipeline.sources.access.http import (
@@ -30,8 +32,8 @@ from liq_pipeline.sources.access.http import (
     ThrottledError,
     TransientError,
 )
-from liq_pipeline.sources.chain import ethereum_rpc, etherscan, wallet_lists
-from liq_pipeline.sources.chain.ethereum import TOKENS, Chunk
+from liq_pipeline.sources.chain import ethereum_rpc, etherscan, trongrid, wallet_lists
+from liq_pipeline.sources.chain.ethereum import Chunk
 from liq_pipeline.sources.live.base import Parse, Reading, Source
 from liq_pipeline.sources.live.instruments import Instrument, choose
 from liq_pipeline.sources.live.values import UNREADABLE
@@ -44,7 +46,11 @@ BLOCK = 1000
 SLOW = 0.4
 """What a request has where the fault is to be slow, in seconds."""
 PATIENT = 10.0
-FLOWS = {"etherscan": etherscan, "ethereum_rpc": ethereum_rpc}
+FLOWS = {
+    name: trongrid if name == trongrid.NAME else etherscan if name.startswith(etherscan.NAME) else ethereum_rpc
+    for name in registry.all_flow_venues()
+}
+"""Every venue of flows on every chain that can be followed."""
 FILES = {file.source: file for file in wallet_lists.published_files(datetime(2026, 5, 20, tzinfo=UTC))}
 SOURCES = (*registry.SOURCES, *FLOWS, *FILES)
 HTML = b"<html><body>Just a moment...</body></html>"
@@ -173,7 +179,7 @@ def chain_questions(name: str) -> Iterator[Question]:
 
     yield Question(name, "head", with_reader(lambda reader: reader.head()))
     yield Question(name, "block", with_reader(lambda reader: reader.block(BLOCK)))
-    yield Question(name, "transfers", with_reader(lambda reader: reader.read(TOKENS, BLOCK, BLOCK + 1)))
+    yield Question(name, "transfers", with_reader(lambda reader: reader.read(reader.chain.tokens, BLOCK, BLOCK + 1)))
 
 
 def file_questions(name: str) -> Iterator[Question]:
@@ -207,24 +213,31 @@ def server() -> Iterator[VenueServer]:
         yield running
 
 
-def crafted_chain() -> FakeChain:
-    chain = FakeChain()
+def crafted_chain(of: Chain) -> FakeChain:
+    chain = FakeChain(of)
     user, exchange = "0x" + "11" * 20, "0x28c6c06298d514db089934071355e5743bf21d60"
+    if of.is_tron:
+        user, exchange = base58_of(user), base58_of(exchange)
     for number in range(BLOCK - 1000 + 2):
-        chain.add(*[(token, user, exchange, "250000.5") for token in TOKENS], time=START + number * timedelta(hours=1))
+        chain.add(
+            *[(token, user, exchange, "250000.5") for token in of.tokens], time=START + number * timedelta(hours=1)
+        )
     return chain
 
 
-CHAIN = crafted_chain()
+CRAFTED = {name: crafted_chain(chain) for name, chain in CHAINS.items()}
 
 
 def as_framed(server: VenueServer, source: str, path: str, query: dict[str, str]) -> Reply:
     """What is answered when all is well."""
     body = query.get("body")
-    if source == etherscan.NAME:
-        return Reply(CHAIN.etherscan(query))
-    if source == ethereum_rpc.NAME:
-        return Reply(CHAIN.rpc(json.loads(body or "null")))
+    if source in FLOWS:
+        chain = CRAFTED[chain_of(source)]
+        if FLOWS[source] is trongrid:
+            return Reply(chain.trongrid(path, query))
+        if FLOWS[source] is etherscan:
+            return Reply(chain.etherscan(query))
+        return Reply(chain.rpc(json.loads(body or "null")))
     decoded = json.loads(body) if body is not None else None
     kind = decoded.get("type", decoded.get("method")) if isinstance(decoded, dict) else None
     return server.answer(source, path, query, kind)
@@ -371,6 +384,9 @@ def test_every_source_has_frames() -> None:
 
 
 def test_the_chain_is_read_by_one_of_these(settings: Callable[..., Settings]) -> None:
-    """A third provider would have to be listed here, and is covered then."""
+    """Every venue of flows that settings can choose is in the matrix."""
     assert registry.flow_source(settings(ETHERSCAN_API_KEY="key")) in FLOWS
     assert registry.flow_source(settings(ethereum_rpc_url="http://127.0.0.1:1")) in FLOWS
+    every = settings(ETHERSCAN_API_KEY="key", flow_chains=tuple(name for name in CHAINS))
+    assert {*registry.flow_sources(every)} <= FLOWS.keys()
+    assert registry.flow_sources(settings()) == ()

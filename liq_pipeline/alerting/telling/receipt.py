@@ -141,6 +141,8 @@ def _pressure(pressure: PressureResult | None, now: datetime) -> dict[str, Any]:
     return {
         "is_known": True,
         "score": pressure.score,
+        "score_low": pressure.score_low,
+        "score_high": pressure.score_high,
         "inflow_usd": pressure.inflow_usd,
         "outflow_usd": pressure.outflow_usd,
         "window_minutes": pressure.window_minutes,

@@ -128,6 +128,15 @@ def _pressure(conn: Connection, asked: Asked, of: Scope) -> Answer[Any]:
     return envelope(of, flows.pressure(conn, of.world, first, last, asked.step(first, last)))
 
 
+def _pressure_now(conn: Connection, asked: Asked, of: Scope) -> Answer[Any]:
+    return envelope(of, flows.pressure_now(conn, of.world))
+
+
+def _supply(conn: Connection, asked: Asked, of: Scope) -> Answer[Any]:
+    first, last = asked.span(of)
+    return envelope(of, flows.supply(conn, of.world, first, last))
+
+
 def _alerts(conn: Connection, asked: Asked, of: Scope) -> Answer[Any]:
     before = cursor_of(asked["cursor"], datetime, uuid.UUID)
     rows = alerts.book(
@@ -282,6 +291,24 @@ ENDPOINTS: Final = (
         list[flows.PressureBucket],
         _pressure,
         (FROM, TO, STEP, WORLD),
+        "flows",
+    ),
+    Endpoint(
+        "/flows/pressure/now",
+        "pressureNow",
+        "The newest stablecoin pressure, its bounds, and each chain's part of it; null before the first",
+        flows.PressureNow | None,
+        _pressure_now,
+        (WORLD,),
+        "flows",
+    ),
+    Endpoint(
+        "/flows/supply",
+        "supply",
+        "Stablecoins minted and burned, by chain, token and hour",
+        list[flows.SupplyBucket],
+        _supply,
+        (FROM, TO, WORLD),
         "flows",
     ),
     Endpoint(

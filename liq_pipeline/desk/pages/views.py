@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -211,8 +211,20 @@ def flows_page(conn: Connection, of: Scope | None, query: Mapping[str, str]) -> 
         },
         "pressure": None if of is None else flows.pressure_now(conn, of.world),
         "transfers": [] if of is None else flows.largest(conn, of.world, first, last, 25),
+        "supply": [] if of is None else _supply_totals(flows.supply(conn, of.world, first, last)),
         "chart": json.dumps(chart),
     }
+
+
+def _supply_totals(buckets: Sequence[flows.SupplyBucket]) -> list[tuple[str, str, float, float]]:
+    """(chain, token, minted, burned) over the buckets, the largest first."""
+    totals: dict[tuple[str, str], list[float]] = {}
+    for one in buckets:
+        sums = totals.setdefault((one.chain, one.token), [0.0, 0.0])
+        sums[0] += one.minted_usd
+        sums[1] += one.burned_usd
+    rows = [(chain, token, minted, burned) for (chain, token), (minted, burned) in totals.items()]
+    return sorted(rows, key=lambda row: -(row[2] + row[3]))
 
 
 def alerts_page(conn: Connection, of: Scope | None, query: Mapping[str, str]) -> Context:

@@ -1,4 +1,4 @@
-"""Stablecoins to and from exchanges: sums by exchange and token, the largest transfers, and the pressure over time.
+"""Stablecoins to and from exchanges: sums by exchange, chain and token, the largest transfers, the pressure, supply.
 
 Belongs here: canonical transfers of a window. Does not: scoring them; directions are those seen first.
 """
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from liq_pipeline.desk.read.database import Connection, fetch
-from liq_pipeline.desk.read.units import MOST_BUCKETS, STEP_SECONDS, Pressure, Share, Step, Time, Usd
+from liq_pipeline.desk.read.units import MOST_BUCKETS, STEP_SECONDS, Open, Pressure, Share, Step, Time, Usd
 
 
 class FlowSum(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,15 +46,43 @@ class PressureBucket(msgspec.Struct, frozen=True, kw_only=True):
     coverage_min: Share | None
 
 
+class ChainShare(msgspec.Struct, frozen=True, kw_only=True):
+    """One chain's part of a pressure. state: counted, silent, or warming (read, its look-back still short)."""
+
+    chain: str
+    state: str
+    share: Share
+    """Of all that is expected, by the chains' scales."""
+    scale_usd: Usd | None = None
+    inflow_usd: Usd | None = None
+    outflow_usd: Usd | None = None
+    net_outflow_usd: Usd | None = None
+    tokens: Open = {}
+    """Token: what of inflow_usd, outflow_usd, minted_usd and burned_usd moved."""
+
+
 class PressureNow(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest pressure and the sums it stands on."""
+    """The newest pressure, the sums it stands on, and what it might be if silent chains were known."""
 
     time: Time
     score: Pressure | None
+    score_low: Pressure | None
+    score_high: Pressure | None
     inflow_usd: Usd | None
     outflow_usd: Usd | None
     window_minutes: int
     coverage: Share
+    chains: list[ChainShare]
+
+
+class SupplyBucket(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens that came into circulation and went out of it in an hour; no user's flow."""
+
+    time: Time
+    chain: str
+    token: str
+    minted_usd: Usd
+    burned_usd: Usd
 
 
 def sums(conn: Connection, world: str, first: datetime, last: datetime) -> list[FlowSum]:
@@ -108,12 +136,41 @@ def pressure(conn: Connection, world: str, first: datetime, last: datetime, step
 
 
 def pressure_now(conn: Connection, world: str) -> PressureNow | None:
-    """The newest pressure, known or not; None before the first."""
+    """The newest pressure, known or not, chain by chain; None before the first."""
     found = fetch(
         conn,
-        PressureNow,
-        "SELECT time, score, inflow_usd, outflow_usd, window_minutes, coverage FROM stablecoin_pressure_current"
+        _StoredPressure,
+        "SELECT time, score, score_low, score_high, inflow_usd, outflow_usd, window_minutes, coverage,"
+        " coalesce(inputs->'chains', '{}'::jsonb) AS chains FROM stablecoin_pressure_current"
         " WHERE world = %(world)s AND time = (SELECT max(time) FROM stablecoin_pressure WHERE world = %(world)s)",
         {"world": world},
     )
-    return found[0] if found else None
+    if not found:
+        return None
+    stored = msgspec.structs.asdict(found[0])
+    parts = [msgspec.convert({"chain": name, **said}, ChainShare) for name, said in stored.pop("chains").items()]
+    return PressureNow(**stored, chains=sorted(parts, key=lambda part: (-part.share, part.chain)))
+
+
+class _StoredPressure(msgspec.Struct, frozen=True, kw_only=True):
+    time: Time
+    score: Pressure | None
+    score_low: Pressure | None
+    score_high: Pressure | None
+    inflow_usd: Usd | None
+    outflow_usd: Usd | None
+    window_minutes: int
+    coverage: Share
+    chains: Open
+
+
+def supply(conn: Connection, world: str, first: datetime, last: datetime) -> list[SupplyBucket]:
+    """Mints and burns by chain, token and hour, of the hours that begin in [first, last]."""
+    return fetch(
+        conn,
+        SupplyBucket,
+        "SELECT bucket AS time, chain, token, minted::float AS minted_usd, burned::float AS burned_usd"
+        " FROM stablecoin_supply_1h WHERE world = %(world)s AND bucket BETWEEN %(first)s AND %(last)s"
+        " ORDER BY bucket, chain, token LIMIT 5000",
+        {"world": world, "first": first, "last": last},
+    )

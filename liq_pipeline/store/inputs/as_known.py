@@ -140,20 +140,6 @@ def flow_totals(
     return sums
 
 
-def flow_sums(
-    conn: psycopg.Connection[Any],
-    scope: Scope,
-    times_us: Integers,
-    window_minutes: int,
-    *,
-    origins: Origins | None = None,
-    cut: Cut | None = None,
-) -> tuple[Integers, Integers]:
-    """Users' inflow and outflow in cents over the window up to each point, over all chains."""
-    sums = flow_totals(conn, scope, times_us, window_minutes, origins=origins, cut=cut)
-    return sums.cents("inflow"), sums.cents("outflow")
-
-
 def flow_sources_fresh(
     conn: psycopg.Connection[Any],
     scope: Scope,
@@ -363,17 +349,20 @@ _ZEROS: Final = sql.SQL(", ").join(sql.Literal(address) for address in ZERO_ADDR
 DIRECTION: Final = sql.SQL(
     """
     CASE WHEN from_address IN ({zeros}) THEN 'mint' WHEN to_address IN ({zeros}) THEN 'burn'
-         WHEN f.entity ~ {treasury} THEN CASE WHEN g.entity ~ {treasury} THEN 'internal' ELSE 'mint' END
-         WHEN g.entity ~ {treasury} THEN 'burn'
-         WHEN f.entity ~ {custody} OR g.entity ~ {custody} THEN 'internal'
+         WHEN right(f.entity, {t}) = {treasury}
+              THEN CASE WHEN right(g.entity, {t}) = {treasury} THEN 'internal' ELSE 'mint' END
+         WHEN right(g.entity, {t}) = {treasury} THEN 'burn'
+         WHEN right(f.entity, {c}) = {custody} OR right(g.entity, {c}) = {custody} THEN 'internal'
          WHEN f.entity IS NULL AND g.entity IS NULL THEN 'other'
          WHEN f.entity IS NULL THEN 'inflow' WHEN g.entity IS NULL THEN 'outflow'
          WHEN f.entity = g.entity THEN 'internal' ELSE 'inter_exchange' END
     """
 ).format(
     zeros=_ZEROS,
-    treasury=sql.Literal(f"{TREASURY_SUFFIX}$"),
-    custody=sql.Literal(f"{CUSTODY_SUFFIX}$"),
+    t=sql.Literal(len(TREASURY_SUFFIX)),
+    treasury=sql.Literal(TREASURY_SUFFIX),
+    c=sql.Literal(len(CUSTODY_SUFFIX)),
+    custody=sql.Literal(CUSTODY_SUFFIX),
 )
 """domain/wallets.py's direction(), where the rows are: what is not summed never leaves the database."""
 
