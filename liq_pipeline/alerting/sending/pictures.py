@@ -25,7 +25,6 @@ from liq_pipeline.store.connection import connect
 SHOWN_KINDS: Final = frozenset({"opened", "spread", "escalated", "resolved"})
 """Not for those that joined or eased: a phone that gets a picture a minute is put away."""
 _PATIENCE_SECONDS: Final = 20.0
-_LONGEST_TITLE: Final = 84
 
 
 class Picture:
@@ -71,8 +70,7 @@ class Picture:
                 started_at=None if started is None else datetime.fromisoformat(started),
                 mark="" if payload["is_real"] else payload["world"].split("/")[0].upper(),
             )
-        title = self.title
-        return draw(shown, title if len(title) <= _LONGEST_TITLE else f"{title[:_LONGEST_TITLE]} ...")
+        return draw(shown, self.title)
 
 
 def has_picture(payload: Mapping[str, Any]) -> bool:
