@@ -2,8 +2,8 @@
 
 Run: python -m bench burst [--bursts=50]. The whole program (`liq up --mode live`) reads two local venues that speak
 Binance's and Bybit's REST and websockets: two days of history, then at random moments a coin of both falls by 8 % while
-its open interest falls by 7 % and forced orders are pushed. The clock starts with the first forced order and stops when a
-local receiver has the message that names the coin. Between the bursts one venue alone falls by 12 % for ten seconds,
+its open interest falls by 7 % and forced orders are pushed. The clock starts with the first forced order and stops when
+a local receiver has the message that names the coin. Between the bursts one venue alone falls by 12 % for ten seconds,
 with forced orders: a wick, which must open nothing. Ticks are compared before and during.
 
 The baselines: what the grid alone costs (prices are asked every 10 s, a tick reads them at the next multiple of 10 s:

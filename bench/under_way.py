@@ -2,8 +2,8 @@
 
 Run: python -m bench under_way [--days=90] [--symbols=10]. The rule in force reads each 10 s tick from 5-min bars and
 what is known at the tick, as the live tick does; the labels are those of version 1 on the 5-min closes of the market
-itself. The same market again with liquidations silent, and with its largest venue silent. Baseline: the plain rule on
-the same ticks.
+itself. The same market again with its largest venue silent; silent liquidations change nothing, which is checked.
+Baseline: the plain rule on the same ticks.
 
 A made-up market says how fast the machine is, and nothing about real cascades.
 """
@@ -26,15 +26,14 @@ from liq_pipeline.scoring.bars import (
     CENTS_FIELDS,
     LEVEL_FIELDS,
     UNKNOWN_CENTS,
-    BarArrays,
     Floats,
     Integers,
     NowArrays,
     Points,
     empty_bars,
 )
-from liq_pipeline.scoring.under_way.decide import decide
-from liq_pipeline.scoring.under_way.excursions import LOOKBACK_HOURS
+from liq_pipeline.scoring.under_way.decide import decide_on
+from liq_pipeline.scoring.under_way.excursions import LOOKBACK_HOURS, Excursions, excursions
 from liq_pipeline.scoring.under_way.rules import UnderWayModel, shipped_under_way_model
 from liq_pipeline.sources.simulated.feeds import VENUES
 from liq_pipeline.sources.simulated.market import MODEL_VERSION
@@ -73,7 +72,9 @@ class Tape:
         cents = {side: np.zeros(shape, dtype=np.int64) for side in ("long", "short")}
         start = self.first + number * DAY
         for tick in range(ticks):
-            for message in self._engine.step(start + (tick + 1) * TICK, TICK):
+            end = start + (tick + 1) * TICK
+            # Market and venues alone: nothing here reads transfers.
+            for message in self._engine.feeds.step(end, TICK, self._engine.market.step(end, TICK)):
                 if isinstance(message, Price | OpenInterest | Liquidation) and message.venue in NAMES:
                     row, venue = self._place[message.symbol], NAMES.index(message.venue)
                     if isinstance(message, Price):
@@ -87,21 +88,17 @@ class Tape:
         return seen, true, cents
 
 
-class Reading:
-    """One way of seeing the tape; keeps what the rule said of every tick."""
+class View:
+    """One way of seeing the tape: all of it, or without a venue."""
 
-    def __init__(
-        self, tape: Tape, model: UnderWayModel | None, silent: str | None = None, *, has_liquidations: bool = True
-    ) -> None:
-        self.model, self.silent, self.has_liquidations = model, silent, has_liquidations
-        count = tape.days * DAY // BAR
-        self._bars = empty_bars(tape.symbols, NAMES, tape.first + BAR, BAR, count)
-        shape = (len(tape.symbols), tape.days * DAY // TICK)
-        self._open, self._calm = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-        self._direction = np.zeros(shape, dtype=np.int8)
+    def __init__(self, tape: Tape, silent: str | None = None) -> None:
+        self.silent = silent
+        self._bars = empty_bars(tape.symbols, NAMES, tape.first + BAR, BAR, tape.days * DAY // BAR)
 
-    def take(self, number: int, seen: dict[str, Floats], cents: dict[str, Integers]) -> None:
-        """Read one day."""
+    def day(
+        self, number: int, seen: dict[str, Floats], cents: dict[str, Integers], *, has_liquidations: bool = True
+    ) -> Excursions:
+        """What each tick of a day shows."""
         per_bar, bars_a_day, ticks = BAR // TICK, DAY // BAR, DAY // TICK
         first = number * bars_a_day
         now = dict(seen)
@@ -112,33 +109,48 @@ class Reading:
         for name, values in now.items():
             getattr(self._bars, name)[..., first : first + bars_a_day] = values[..., per_bar - 1 :: per_bar]
         hour = {
-            side: _last_hour(values) if self.has_liquidations else np.full(values.shape, UNKNOWN_CENTS)
+            side: _last_hour(values) if has_liquidations else np.full(values.shape, UNKNOWN_CENTS)
             for side, values in cents.items()
         }
         unknown = np.full(seen["price_usd"].shape, np.nan)
         times = self._bars.start_seconds - BAR + number * DAY + TICK * np.arange(1, ticks + 1, dtype=np.int64)
-        points = Points(
-            times,
-            self._bars.index_at(times),
-            NowArrays(
-                now["price_usd"], now["open_interest_base"], unknown, unknown, hour["long"], hour["short"]
-            ),
+        current = NowArrays(
+            now["price_usd"], now["open_interest_base"], unknown, unknown, hour["long"], hour["short"]
         )  # fmt: skip
-        decided = decide(self._reached(first + bars_a_day), points, self.model)
-        here = slice(number * ticks, (number + 1) * ticks)
+        reached = replace(
+            self._bars,
+            **{name: getattr(self._bars, name)[..., : first + bars_a_day] for name in (*LEVEL_FIELDS, *CENTS_FIELDS)},
+        )
+        return excursions(reached, Points(times, self._bars.index_at(times), current))
+
+
+class Said:
+    """What a rule said of every tick."""
+
+    def __init__(self, tape: Tape, view: View, model: UnderWayModel | None) -> None:
+        self.view, self.model = view, model
+        shape = (len(tape.symbols), tape.days * DAY // TICK)
+        self._open, self._calm = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+        self._direction = np.zeros(shape, dtype=np.int8)
+
+    def take(self, number: int, found: Excursions) -> None:
+        """A day of its view."""
+        decided = decide_on(found, self.model)
+        here = slice(number * DAY // TICK, (number + 1) * DAY // TICK)
         self._open[:, here], self._calm[:, here] = decided.is_open, decided.is_calm
         self._direction[:, here] = decided.direction
 
-    def _reached(self, stop: int) -> BarArrays:
-        """The bars of which something is known: what lies ahead is unknown to a tick."""
-        return replace(self._bars, **{name: getattr(self._bars, name)[..., :stop] for name in _SERIES})
-
     def pages(self, time_grid: Integers, symbols: Sequence[str]) -> list[UnderWayPage]:
         """The machine's alerts."""
-        return pages_of(time_grid, symbols, self._open, self._direction.astype(np.int64), self._calm, HOLD_SECONDS)
-
-
-_SERIES = (*LEVEL_FIELDS, *CENTS_FIELDS)
+        n = time_grid.size
+        return pages_of(
+            time_grid,
+            symbols,
+            self._open[:, :n],
+            self._direction[:, :n].astype(np.int64),
+            self._calm[:, :n],
+            HOLD_SECONDS,
+        )
 
 
 def _last_hour(cents: Integers) -> Integers:
@@ -159,11 +171,11 @@ def main(arguments: list[str]) -> None:
     began = time.perf_counter()
     tape = Tape(SYMBOLS[: options.symbols], options.days)
     model = shipped_under_way_model()
-    readings = {
-        "model": Reading(tape, model),
-        "model, liquidations silent": Reading(tape, model, has_liquidations=False),
-        f"model, {SILENT} silent": Reading(tape, model, SILENT),
-        "plain rule": Reading(tape, None),
+    whole, without = View(tape), View(tape, SILENT)
+    said = {
+        "model, liquidations heard or silent": Said(tape, whole, model),
+        f"model, {SILENT} silent": Said(tape, without, model),
+        "plain rule": Said(tape, whole, None),
     }
     grid = tape.first + TICK * np.arange(1, options.days * DAY // TICK + 1, dtype=np.int64)
     price = np.empty((options.symbols, grid.size))
@@ -171,18 +183,35 @@ def main(arguments: list[str]) -> None:
     bars = BAR // TICK
     for number in range(options.days):
         seen, true, cents = tape.day(number)
-        price[:, number * DAY // TICK : (number + 1) * DAY // TICK] = true["price_usd"]
-        interest[:, number * DAY // BAR : (number + 1) * DAY // BAR] = true["open_interest_base"][:, bars - 1 :: bars]
-        for reading in readings.values():
-            reading.take(number, seen, cents)
-        if number % 10 == 9:
-            print(f"{number + 1} days after {time.perf_counter() - began:.0f} s", flush=True)
-    _, events = label_panel(grid[bars - 1 :: bars], tape.symbols, price[:, bars - 1 :: bars], interest, BAR)
-    _print(readings, events[4], grid, tape.symbols, price)
+        ticks, closes = (number + 1) * DAY // TICK, (number + 1) * DAY // BAR
+        price[:, ticks - DAY // TICK : ticks] = true["price_usd"]
+        interest[:, closes - DAY // BAR : closes] = true["open_interest_base"][:, bars - 1 :: bars]
+        found = {view: view.day(number, seen, cents) for view in (whole, without)}
+        if number % 10 == 0:
+            _same(found[whole], whole.day(number, seen, cents, has_liquidations=False))
+        for one in said.values():
+            one.take(number, found[one.view])
+        if number % 15 == 14 or number + 1 == options.days:
+            print(f"{number + 1} days, after {time.perf_counter() - began:.0f} s:", flush=True)
+            _, events = label_panel(
+                grid[bars - 1 : ticks : bars],
+                tape.symbols,
+                price[:, bars - 1 : ticks : bars],
+                interest[:, :closes],
+                BAR,
+            )
+            _print(said, events[4], grid[:ticks], tape.symbols, price[:, :ticks])
+
+
+def _same(one: Excursions, other: Excursions) -> None:
+    """The rule reads prices and open interest: without liquidations it must say the same, which is looked at."""
+    for direction, side in one.sides.items():
+        if not np.array_equal(side.cascade, other.sides[direction].cascade, equal_nan=True):
+            raise SystemExit("silent liquidations change what the rule reads")
 
 
 def _print(
-    readings: dict[str, Reading], events: Sequence[CascadeEvent], grid: Integers, symbols: Sequence[str], price: Floats
+    said: dict[str, Said], events: Sequence[CascadeEvent], grid: Integers, symbols: Sequence[str], price: Floats
 ) -> None:
     first, last = int(grid[0]) + LOOKBACK_HOURS * 3600, int(grid[-1])
     happened = [event for event in events if first <= event.onset <= last]
@@ -190,8 +219,8 @@ def _print(
     print(
         f"{len(happened)} cascades within 4 h, {len(severe)} major or systemic; {len(symbols)} symbols every {TICK} s"
     )
-    for name, reading in readings.items():
-        pages = reading.pages(grid, symbols)
+    for name, one in said.items():
+        pages = one.pages(grid, symbols)
         figures = under_way_figures(pages, happened, grid, symbols, price, first, last)
         delays = sorted(delay for event in severe if (delay := _delay_seconds(event, pages)) is not None)
         print(f"{name}:")
