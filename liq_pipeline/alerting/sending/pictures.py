@@ -1,6 +1,7 @@
 """The picture to a message: drawn once, sent to the channels that took the words and take pictures.
 
-Belongs here: which message has a picture, and one attempt at each channel. Does not: drawing (telling/chart.py), words.
+Belongs here: which message has a picture, and one attempt at each channel. Does not: drawing
+(alerting/telling/chart.py), words.
 
 The words go first and alone: a picture that cannot be drawn or is refused costs nobody the message. So it is tried once
 and not again, and what went wrong is in the report. A mail takes it with the words, since two mails are one too many.
