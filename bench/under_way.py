@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from liq_pipeline.domain.records import Liquidation, OpenInterest, Price
 from liq_pipeline.evaluation.labels.version_1 import CascadeEvent, label_panel
 from liq_pipeline.evaluation.paging.under_way import UnderWayPage, pages_of, under_way_figures
 from liq_pipeline.scoring.bars import (
@@ -36,7 +35,7 @@ from liq_pipeline.scoring.under_way.decide import decide_on
 from liq_pipeline.scoring.under_way.excursions import LOOKBACK_HOURS, Excursions, excursions
 from liq_pipeline.scoring.under_way.rules import UnderWayModel, shipped_under_way_model
 from liq_pipeline.sources.simulated.feeds import VENUES
-from liq_pipeline.sources.simulated.market import MODEL_VERSION
+from liq_pipeline.sources.simulated.market import MODEL_VERSION, SIDES
 from liq_pipeline.sources.simulated.source import WARM_UP_SECONDS, Engine
 from liq_pipeline.sources.simulated.world import Simulation
 
@@ -46,6 +45,12 @@ HOLD_SECONDS = 900
 SYMBOLS = ("BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "AVAX", "LINK", "DOT", "LTC")
 NAMES = tuple(venue.name for venue in VENUES)
 SILENT = NAMES[0]
+SHARES = np.array([venue.share for venue in VENUES])
+VENUE_NOISE = 2e-5
+"""Venues' marks differ by so much, as those of the simulator do; their shares of the open interest stand still here."""
+QUIET_RUN = 0.35
+"""While nobody has run so many thresholds no rule can hold: such minutes are read once, the others tick by tick."""
+PER_MINUTE = 60 // TICK
 
 
 class Tape:
@@ -59,7 +64,6 @@ class Tape:
             generated_to=EPOCH,
         )  # fmt: skip
         self._engine = Engine(simulation)
-        self._place = {symbol: index for index, symbol in enumerate(symbols)}
         for end in range(self.first - WARM_UP_SECONDS + BAR, self.first + 1, BAR):
             self._engine.step(end, BAR)
 
@@ -69,22 +73,18 @@ class Tape:
         shape = (len(self.symbols), len(NAMES), ticks)
         seen = {"price_usd": np.full(shape, np.nan), "open_interest_base": np.full(shape, np.nan)}
         true = {name: np.empty(shape[::2]) for name in seen}
-        cents = {side: np.zeros(shape, dtype=np.int64) for side in ("long", "short")}
-        start = self.first + number * DAY
+        cents = {side: np.zeros(shape, dtype=np.int64) for side in SIDES}
+        market, start = self._engine.market, self.first + number * DAY
         for tick in range(ticks):
-            end = start + (tick + 1) * TICK
-            # Market and venues alone: nothing here reads transfers.
-            for message in self._engine.feeds.step(end, TICK, self._engine.market.step(end, TICK)):
-                if isinstance(message, Price | OpenInterest | Liquidation) and message.venue in NAMES:
-                    row, venue = self._place[message.symbol], NAMES.index(message.venue)
-                    if isinstance(message, Price):
-                        seen["price_usd"][row, venue, tick] = message.price_usd
-                    elif isinstance(message, OpenInterest):
-                        seen["open_interest_base"][row, venue, tick] = message.open_interest_base or np.nan
-                    else:
-                        cents[message.liquidated_side][row, venue, tick] += round(message.notional_usd * 100)
-            true["price_usd"][:, tick] = self._engine.market.price_usd
-            true["open_interest_base"][:, tick] = self._engine.market.open_interest_base
+            for order in market.step(start + (tick + 1) * TICK, TICK):
+                cents[SIDES[order.side]][order.symbol_index, 0, tick] += round(
+                    order.quantity_base * order.price_usd * 100
+                )
+            true["price_usd"][:, tick] = market.price_usd
+            true["open_interest_base"][:, tick] = market.open_interest_base
+        noise = np.random.default_rng([self.first, number]).standard_normal(shape)
+        seen["price_usd"] = true["price_usd"][:, np.newaxis] * (1 + VENUE_NOISE * noise)
+        seen["open_interest_base"] = true["open_interest_base"][:, np.newaxis] * SHARES[np.newaxis, :, np.newaxis]
         return seen, true, cents
 
 
@@ -97,9 +97,9 @@ class View:
 
     def day(
         self, number: int, seen: dict[str, Floats], cents: dict[str, Integers], *, has_liquidations: bool = True
-    ) -> Excursions:
-        """What each tick of a day shows."""
-        per_bar, bars_a_day, ticks = BAR // TICK, DAY // BAR, DAY // TICK
+    ) -> tuple[Integers, Excursions]:
+        """(ticks of a day, what each of them shows): one a minute while it is quiet, else all."""
+        bars_a_day, per_bar = DAY // BAR, BAR // TICK
         first = number * bars_a_day
         now = dict(seen)
         if self.silent is not None:
@@ -112,14 +112,27 @@ class View:
             side: _last_hour(values) if has_liquidations else np.full(values.shape, UNKNOWN_CENTS)
             for side, values in cents.items()
         }
-        unknown = np.full(seen["price_usd"].shape, np.nan)
-        times = self._bars.start_seconds - BAR + number * DAY + TICK * np.arange(1, ticks + 1, dtype=np.int64)
+        now |= {f"{side}_liquidated_cents_1h": values for side, values in hour.items()}
+        minutes = np.arange(PER_MINUTE - 1, DAY // TICK, PER_MINUTE, dtype=np.int64)
+        coarse = self._at(number, minutes, now)
+        moving = np.max([np.nan_to_num(side.run).max(axis=0) for side in coarse.sides.values()], axis=0) > QUIET_RUN
+        moving[1:] |= moving[:-1].copy()
+        moving[:-1] |= moving[1:].copy()
+        every = minutes[:, np.newaxis] + np.arange(1 - PER_MINUTE, 1)
+        chosen = np.sort(np.concatenate([minutes[~moving], every[moving].ravel()]))
+        return chosen, self._at(number, chosen, now)
+
+    def _at(self, number: int, ticks: Integers, now: dict[str, Any]) -> Excursions:
+        stop = (number + 1) * DAY // BAR
+        times = self._bars.start_seconds - BAR + number * DAY + TICK * (ticks + 1)
+        unknown = np.full((*now["price_usd"].shape[:2], ticks.size), np.nan)
         current = NowArrays(
-            now["price_usd"], now["open_interest_base"], unknown, unknown, hour["long"], hour["short"]
-        )  # fmt: skip
+            **{name: values[..., ticks] for name, values in now.items()},
+            funding_rate_per_8h=unknown,
+            long_share=unknown,
+        )
         reached = replace(
-            self._bars,
-            **{name: getattr(self._bars, name)[..., : first + bars_a_day] for name in (*LEVEL_FIELDS, *CENTS_FIELDS)},
+            self._bars, **{name: getattr(self._bars, name)[..., :stop] for name in (*LEVEL_FIELDS, *CENTS_FIELDS)}
         )
         return excursions(reached, Points(times, self._bars.index_at(times), current))
 
@@ -133,12 +146,15 @@ class Said:
         self._open, self._calm = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
         self._direction = np.zeros(shape, dtype=np.int8)
 
-    def take(self, number: int, found: Excursions) -> None:
-        """A day of its view."""
+    def take(self, number: int, ticks: Integers, found: Excursions) -> None:
+        """A day of its view. What was read once a minute stands for that minute."""
         decided = decide_on(found, self.model)
+        day = np.arange(DAY // TICK)
+        place = np.searchsorted(ticks, day)
         here = slice(number * DAY // TICK, (number + 1) * DAY // TICK)
-        self._open[:, here], self._calm[:, here] = decided.is_open, decided.is_calm
-        self._direction[:, here] = decided.direction
+        self._open[:, here] = decided.is_open[:, place]
+        self._calm[:, here] = decided.is_calm[:, place]
+        self._direction[:, here] = decided.direction[:, place]
 
     def pages(self, time_grid: Integers, symbols: Sequence[str]) -> list[UnderWayPage]:
         """The machine's alerts."""
@@ -188,9 +204,9 @@ def main(arguments: list[str]) -> None:
         interest[:, closes - DAY // BAR : closes] = true["open_interest_base"][:, bars - 1 :: bars]
         found = {view: view.day(number, seen, cents) for view in (whole, without)}
         if number % 10 == 0:
-            _same(found[whole], whole.day(number, seen, cents, has_liquidations=False))
+            _same(found[whole][1], whole.day(number, seen, cents, has_liquidations=False)[1])
         for one in said.values():
-            one.take(number, found[one.view])
+            one.take(number, *found[one.view])
         if number % 15 == 14 or number + 1 == options.days:
             print(f"{number + 1} days, after {time.perf_counter() - began:.0f} s:", flush=True)
             _, events = label_panel(

@@ -45,21 +45,21 @@ class Engine:
     def __init__(self, simulation: Simulation) -> None:
         seed, name = simulation.seed_number, simulation.name
         self.market = Market(seed, instruments(simulation), simulation.scripts)
-        self.feeds = Feeds(seed, name, self.market)
+        self._feeds = Feeds(seed, name, self.market)
         self._transfers = Transfers(seed, name, self.market)
 
     def step(self, end: int, seconds: int) -> list[Message]:
         """Advance to `end` (unix seconds) and return what became known on the way, in known order."""
         orders = self.market.step(end, seconds)
-        messages: list[Message] = [*self.feeds.step(end, seconds, orders), *self._transfers.step(end, seconds)]
+        messages: list[Message] = [*self._feeds.step(end, seconds, orders), *self._transfers.step(end, seconds)]
         messages.sort(key=known_time)
-        return [*messages, *self.feeds.heartbeats(end), *self._transfers.heartbeats(end)]
+        return [*messages, *self._feeds.heartbeats(end), *self._transfers.heartbeats(end)]
 
     def arrays(self) -> dict[str, Any]:
         """The state as named arrays."""
         parts = {
             "market": self.market.state.arrays(),
-            "feeds": self.feeds.state.arrays(),
+            "feeds": self._feeds.state.arrays(),
             "transfers": self._transfers.state.arrays(),
         }
         return {f"{part}.{name}": value for part, arrays in parts.items() for name, value in arrays.items()}
@@ -71,7 +71,7 @@ class Engine:
             return {k.removeprefix(f"{part}."): v for k, v in arrays.items() if k.startswith(f"{part}.")}
 
         self.market.state = MarketState.from_arrays(of("market"))
-        self.feeds.state = FeedState(**of("feeds"))
+        self._feeds.state = FeedState(**of("feeds"))
         self._transfers.state = TransferState(bias=float(of("transfers")["bias"]))
 
 
