@@ -1,4 +1,4 @@
-"""Messages as Telegram, Discord, Slack and mail get them, pictures too: real rows, and local servers that speak each."""
+"""Messages as Telegram, Discord, Slack and mail get them, pictures too: real rows, local servers that speak each."""
 
 from __future__ import annotations
 

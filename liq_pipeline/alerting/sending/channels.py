@@ -94,19 +94,24 @@ def send_all(
     picture: for a mail, which takes it with the words.
     timeout_seconds bounds connecting and each read; a channel that holds the line for three times as long has failed.
     """
-    seconds = _PATIENCE * timeout_seconds
-    calls = []
-    for url in urls:
-        note = (notes or {}).get(channel_name(url))
-        told = text if note is None else replace(text, body=f"{note}\n{text.body}")
-        calls.append(partial(_send, url, told, timeout_seconds, payload, picture))
     for url in urls:
         is_address(url)  # loading Apprise and a plugin takes a second or two, which are not the channel's
-    results = run_all(calls, seconds)
-    return [
-        result or ChannelResult(channel_name(url), ok=False, error=f"no answer within {seconds:g} s")
-        for url, result in zip(urls, results, strict=True)
-    ]
+    results: dict[str, ChannelResult] = {}
+    mails = [url for url in urls if picture is not None and _scheme(url) in _MAIL]
+    # Nobody else waits for a drawing, and the time it takes is not the mail's.
+    for wanted in ([url for url in urls if url not in mails], mails):
+        png = picture.png() if picture is not None and wanted is mails and mails else None
+        attached = None if png is None or picture is None else (png, picture.file)
+        calls = []
+        for url in wanted:
+            note = (notes or {}).get(channel_name(url))
+            told = text if note is None else replace(text, body=f"{note}\n{text.body}")
+            calls.append(partial(_send, url, told, timeout_seconds, payload, attached))
+        seconds = _PATIENCE * timeout_seconds
+        for url, result in zip(wanted, run_all(calls, seconds), strict=True):
+            late = ChannelResult(channel_name(url), ok=False, error=f"no answer within {seconds:g} s")
+            results[channel_name(url)] = result or late
+    return [results[channel_name(url)] for url in urls]
 
 
 def _send(
@@ -114,7 +119,7 @@ def _send(
     text: Text,
     timeout_seconds: float,
     payload: Mapping[str, Any] | None,
-    picture: HasPicture | None,
+    attached: tuple[bytes, str] | None,
 ) -> ChannelResult:
     name = channel_name(address)
     try:
@@ -128,10 +133,8 @@ def _send(
         return ChannelResult(name, answer.error is None, answer.error, answer.retry_after_seconds, answer.is_final)
     title, body, wanted = as_wanted(_scheme(url), text)
     given: dict[str, Any] = {"title": title, "body": body, "body_format": wanted}
-    if picture is not None and _scheme(url) in _MAIL:
-        png = picture.png()
-        if png is not None:
-            given["attach"] = _attachment(png, picture.file)
+    if attached is not None:
+        given["attach"] = _attachment(*attached)
     return _notify(name, url, timeout_seconds, notify_type=text.notify_type, **given)
 
 

@@ -1,6 +1,7 @@
 """The picture to a message: drawn once, sent to the channels that took the words and take pictures.
 
-Belongs here: which message has a picture, and one attempt at each channel. Does not: drawing (telling/chart.py), words.
+Belongs here: which message has a picture, and one attempt at each channel. Does not: drawing
+(alerting/telling/chart.py), words.
 
 The words go first and alone: a picture that cannot be drawn or is refused costs nobody the message. So it is tried once
 and not again, and what went wrong is in the report. A mail takes it with the words, since two mails are one too many.
@@ -25,7 +26,6 @@ from liq_pipeline.store.connection import connect
 SHOWN_KINDS: Final = frozenset({"opened", "spread", "escalated", "resolved"})
 """Not for those that joined or eased: a phone that gets a picture a minute is put away."""
 _PATIENCE_SECONDS: Final = 20.0
-_LONGEST_TITLE: Final = 84
 
 
 class Picture:
@@ -71,8 +71,7 @@ class Picture:
                 started_at=None if started is None else datetime.fromisoformat(started),
                 mark="" if payload["is_real"] else payload["world"].split("/")[0].upper(),
             )
-        title = self.title
-        return draw(shown, title if len(title) <= _LONGEST_TITLE else f"{title[:_LONGEST_TITLE]} ...")
+        return draw(shown, self.title)
 
 
 def has_picture(payload: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from textwrap import wrap
 from typing import Any, Final
 
 INK: Final = "#1b2733"
@@ -16,6 +17,8 @@ AMBER: Final = "#c27a12"
 RED: Final = "#b3201a"
 GREEN: Final = "#2e7d4f"
 VIOLET: Final = "#6a3fb5"
+_TITLE_WIDTH: Final = 70
+"""Characters that fit into a line of the title."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def draw(shown: LastHours, title: str) -> bytes:
 
     figure = Figure(figsize=(6.0, 4.7), dpi=150, layout="constrained")
     price, interest, forced = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1.7, 1.5]})
-    figure.suptitle(title, fontsize=10, fontweight="bold", color=INK)
+    figure.suptitle("\n".join(wrap(title, _TITLE_WIDTH)[:2]), fontsize=9, fontweight="bold", color=INK)
     _line(price, shown.price, INK, f"{shown.symbol}, USD")
     _line(interest, shown.open_interest, AMBER, "open interest,\ncoins")
     _forced(forced, shown)
@@ -108,4 +111,8 @@ def _number(value: float, _position: int) -> str:
         return f"{value / 1e9:,.2f} G"
     if abs(value) >= 1e6:
         return f"{value / 1e6:,.2f} M"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if abs(value) >= 0.001 or value == 0:
+        return f"{value:.4g}"
+    return f"{value:.10f}".rstrip("0")

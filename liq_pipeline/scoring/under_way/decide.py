@@ -37,7 +37,11 @@ class Decided:
 
 def decide(bars: BarArrays, points: Points, model: UnderWayModel | None) -> Decided:
     """The rule in force over a batch: the model where there is one, else the plain rule."""
-    found = excursions(bars, points)
+    return decide_on(excursions(bars, points), model)
+
+
+def decide_on(found: Excursions, model: UnderWayModel | None) -> Decided:
+    """The same from excursions."""
     readings = by_plain_rule(found) if model is None else by_model(found, model)
     strength = {d: np.nan_to_num(found.sides[d].cascade) * 10.0 + np.nan_to_num(found.sides[d].run) for d in DIRECTIONS}
     direction = np.where(strength[DOWN] >= strength[UP], DOWN, UP)
