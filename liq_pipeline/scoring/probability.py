@@ -97,9 +97,9 @@ OPEN_INTEREST_FEATURES: Final = (
     "leaders_cascade_4h",
 )
 FEATURES: Final = PRICE_FEATURES + OPEN_INTEREST_FEATURES
-NEUTRAL_WHEN_UNKNOWN: Final = frozenset(
-    {"leaders_return_1h", "leaders_cascade_4h", "market_excursion_4h", "market_open_interest_drawdown_week"}
-)
+MARKET_FEATURES: Final = ("market_excursion_4h", "market_open_interest_drawdown_week")
+"""Means over the symbols, the same for each of them."""
+NEUTRAL_WHEN_UNKNOWN: Final = frozenset({"leaders_return_1h", "leaders_cascade_4h", *MARKET_FEATURES})
 """Taken at its training mean when unknown: a world without BTC and ETH, or where most symbols are unknown, still has
 probabilities."""
 
