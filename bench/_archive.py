@@ -89,9 +89,7 @@ def publish(folder: Path, symbol: str, first: datetime, days: int) -> int:
     return count
 
 
-def _metrics(
-    native: str, start: datetime, interest: Floats, price: Floats, ratio: Floats, header: bool
-) -> list[str]:
+def _metrics(native: str, start: datetime, interest: Floats, price: Floats, ratio: Floats, header: bool) -> list[str]:
     lines = [",".join(binance.METRICS_COLUMNS)] if header else []
     for row in range(PER_DAY):
         r = ratio[row]
@@ -109,7 +107,9 @@ def _klines(start: datetime, price: Floats, microseconds: bool) -> list[str]:
     for row in range(PER_DAY):
         a, b = price[row], price[row + 1]
         stamp = (opened + row * STEP) * factor
-        lines.append(f"{stamp},{a:.8f},{max(a, b):.8f},{min(a, b):.8f},{b:.8f},0,{stamp + STEP * factor - 1},0,300,0,0,0")
+        lines.append(
+            f"{stamp},{a:.8f},{max(a, b):.8f},{min(a, b):.8f},{b:.8f},0,{stamp + STEP * factor - 1},0,300,0,0,0"
+        )
     return lines
 
 
@@ -137,7 +137,7 @@ def _write(folder: Path, path: str, lines: list[str]) -> int:
 class _Quiet(SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the standard library
+    def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: a hundred thousand requests."""
 
 

@@ -1,6 +1,7 @@
 """`liq model`: the probability models: shipped, champion, candidates in shadow.
 
-Belongs here: arguments and printing. Does not: training (evaluation/models/retrain.py, evaluation/archive/), the table (pipeline/models.py).
+Belongs here: arguments and printing. Does not: training (evaluation/models/retrain.py, evaluation/archive/), the table
+(pipeline/models.py).
 """
 
 from __future__ import annotations
@@ -81,9 +82,7 @@ def train(
     archive: Annotated[
         bool, typer.Option("--archive", help="Learn from years of the public archives instead.")
     ] = False,
-    symbols: Annotated[
-        str | None, typer.Option(help="With --archive: coins, e.g. BTC,ETH; LIQ_SYMBOLS if unset.")
-    ] = None,
+    symbols: Annotated[str | None, typer.Option(help="With --archive: coins, e.g. BTC,ETH; else LIQ_SYMBOLS.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="With --archive: processes.")] = 2,
 ) -> None:
     """Fit a candidate on this installation's history, walk-forward; it stays in shadow until it is promoted."""
@@ -139,8 +138,8 @@ def _train_on_archive(from_: str | None, to: str | None, symbols: str | None, wo
         _tell(done.model)
     else:
         out.print(
-            f"{done.model.model_id} is in {done.candidate_file}. No store answers: start `liq up`, then the same command"
-            " again puts it in shadow, from what is kept.",
+            f"{done.model.model_id} is in {done.candidate_file}. No store answers: start `liq up`, then the same"
+            " command again puts it in shadow, from what is kept.",
             highlight=False,
         )
     out.print(f"Its report: {done.report_file}", highlight=False)

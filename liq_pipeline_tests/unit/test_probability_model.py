@@ -77,6 +77,36 @@ def test_a_live_slice_equals_the_batch_bit_for_bit(end: int) -> None:
         assert part.by_hours[hours][:, -1].tobytes() == whole.by_hours[hours][:, end].tobytes()
 
 
+@pytest.mark.parametrize("last", [1, 2, 8, 9, 60, 3000])
+@pytest.mark.parametrize("count", [1, 13, 300, 2028, 2600])
+@pytest.mark.parametrize("step_seconds", [300, 3600])
+def test_the_last_rows_alone_are_those_of_the_whole_bit_for_bit(last: int, count: int, step_seconds: int) -> None:
+    """With holes in it, and shorter than every window."""
+    bars = bars_between(market(step_seconds=step_seconds), 0, count)
+    rng = np.random.default_rng(count + last)
+    for values in (bars.price_usd, bars.open_interest_base):
+        values[rng.random(values.shape) < 0.2] = np.nan
+        values[0, 0, max(0, count - 5) :] = np.nan
+    whole, part = feature_arrays(bars), feature_arrays(bars, last=last)
+    assert whole.keys() == part.keys()
+    for name, values in whole.items():
+        assert values[..., max(0, bars.count - last) :].tobytes() == np.ascontiguousarray(part[name]).tobytes(), name
+
+
+def test_points_outside_the_bars_have_no_probability() -> None:
+    bars = bars_between(market(), 0, 2100)
+    points = points_on_bars(bars)
+    index = np.array([-3, 2099, 2100, 5000])
+    moved = replace(
+        points,
+        time_seconds=bars.start_seconds + (index + 1) * bars.step_seconds,
+        bar_index=index,
+    )
+    four = shipped_model().predict(bars, moved).by_hours[4]
+    assert np.isnan(four[:, [0, 2, 3]]).all()
+    assert four[:, 1].tobytes() == predicted(bars).by_hours[4][:, 2099].tobytes()
+
+
 def test_every_feature_is_known_after_a_week_and_none_before_three_days() -> None:
     bars = market()
     found = feature_arrays(bars)

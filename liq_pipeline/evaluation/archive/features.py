@@ -1,10 +1,10 @@
 """Features and labels of one symbol and quarter, from its months: a stream of one partition at a time.
 
-Belongs here: what was known when, on the sampling grid. Does not: features themselves (scoring/probability.py), labels
-(labels/), the terms that need other symbols (market.py): their columns hold the symbol's own share until then.
+Belongs here: what was known when, on the sampling grid. Does not: features themselves (scoring/probability.py),
+labels (labels/), the terms that need other symbols (market.py): their columns hold the symbol's own share until then.
 
-A metric or a candle that was true at t is known at the next grid point, a settled rate from then until shortly after the
-next is due: the archive's delays, as in `liq evaluate --published`.
+A metric or a candle that was true at t is known at the next grid point, a settled rate from then until shortly after
+the next is due: the archive's delays, as in `liq evaluate --published`.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Belongs here: which rows a fit sees, the folds, what is said of them. Does not: the regression (models/training.py),
 partitions (features.py, market.py).
 
-A fit sees every row near a cascade and one in SHARE of the rest, which then weighs as much as all of them; figures stand
-on all rows of a quarter. Quarters pass through memory one at a time.
+A fit sees every row near a cascade and one in SHARE of the rest, which then weighs as much as all of them; figures
+stand on all rows of a quarter. Quarters pass through memory one at a time.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def fit_archive(
         raise LiqError("there is no row to learn from: the archive has nothing of these coins in this span")
     if not folds.quarters:
         raise LiqError(
-            f"{len(parts)} quarters hold too few cascades to judge one by a model of those before it: take more coins or"
-            " a longer span"
+            f"{len(parts)} quarters hold too few cascades to judge one by a model of those before it: take more coins"
+            " or a longer span"
         )
     whole = joined(parts)
     say(f"fitting on {whole.time.size:,} rows")

@@ -99,7 +99,7 @@ _archive: binance.BinanceArchive
 
 
 def _begin(plan: Plan, settings: Settings, per_second: float) -> None:
-    global _plan, _archive  # noqa: PLW0603 - one plan and one archive per worker process
+    global _plan, _archive
     os.nice(NICENESS)
     _plan = plan
     _archive, _ = _open(settings, per_second)
@@ -138,8 +138,8 @@ def _all(
                 found, why = one.result()
             except BrokenProcessPool as error:
                 raise LiqError(
-                    f"a worker process was ended from outside after {number - 1} of {len(tasks)} {kind}s (out of memory?):"
-                    " the same command again goes on where this one stopped"
+                    f"a worker process was ended from outside after {number - 1} of {len(tasks)} {kind}s (out of"
+                    " memory?): the same command again goes on where this one stopped"
                 ) from error
             problems += found
             if why is not None:
@@ -152,8 +152,8 @@ def _all(
     if failed:
         more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
         raise LiqError(
-            f"{len(failed)} {kind}s could not be made: {'; '.join(failed[:_SHOWN])}{more}; the same command again goes on"
-            " where this one stopped"
+            f"{len(failed)} {kind}s could not be made: {'; '.join(failed[:_SHOWN])}{more}; the same command again goes"
+            " on where this one stopped"
         )
     return problems
 
