@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Final
 
@@ -101,8 +102,17 @@ _archive: binance.BinanceArchive
 def _begin(plan: Plan, settings: Settings, per_second: float) -> None:
     global _plan, _archive
     os.nice(NICENESS)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     _plan = plan
     _archive, _ = _open(settings, per_second)
+
+
+def _end_with_parent() -> None:
+    """A worker of a parent that was killed would wait for its next task for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _do(kind: str, symbol: str, of: Any) -> tuple[list[str], str | None]:
