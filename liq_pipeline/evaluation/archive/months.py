@@ -5,7 +5,8 @@ known (features.py).
 
 Columns: time (seconds since 1970 UTC), price_usd, open_interest_base (coins), funding_rate_per_8h (where it was
 settled), long/short ratios long_short_accounts, long_short_top_accounts, long_short_top_positions and long_short_taker.
-A row is a point of the grid, both ends of the month included; unknown is NaN. The file's metadata (`liq`) says what was read.
+A row is a point of the grid, both ends of the month included; unknown is NaN. The file's metadata (`liq`) says what was
+read.
 """
 
 from __future__ import annotations
