@@ -14,6 +14,7 @@ from dagster import Definitions, in_process_executor
 from liq_pipeline.defs import lineage
 from liq_pipeline.defs.attached import say_if_detached
 from liq_pipeline.defs.heavy import evaluation
+from liq_pipeline.defs.heavy.archive_training import archive_candidate, archive_features
 from liq_pipeline.defs.heavy.healing import gap_healing
 from liq_pipeline.defs.heavy.history import load_history, score_history
 from liq_pipeline.defs.live.alerts import alert_delivery
@@ -38,6 +39,8 @@ def build_definitions(*, resources: Mapping[str, Any] | None = None) -> Definiti
             thorough_checks,
             load_history,
             score_history,
+            archive_features,
+            archive_candidate,
             *evaluation.ASSETS,
             *lineage.outside_specs(),
         ],

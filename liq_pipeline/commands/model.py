@@ -1,6 +1,7 @@
 """`liq model`: the probability models: shipped, champion, candidates in shadow.
 
-Belongs here: arguments and printing. Does not: training (evaluation/models/retrain.py), the table (pipeline/models.py).
+Belongs here: arguments and printing. Does not: training (evaluation/models/retrain.py, evaluation/archive/), the table
+(pipeline/models.py).
 """
 
 from __future__ import annotations
@@ -78,8 +79,16 @@ def train(
     from_: Annotated[str | None, typer.Option("--from", help="First time that is learnt from, UTC.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="Last time, UTC.")] = None,
     world: Annotated[str, typer.Option(help="The world whose history is learnt from.")] = "real",
+    archive: Annotated[
+        bool, typer.Option("--archive", help="Learn from years of the public archives instead.")
+    ] = False,
+    symbols: Annotated[str | None, typer.Option(help="With --archive: coins, e.g. BTC,ETH; else LIQ_SYMBOLS.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="With --archive: processes.")] = 2,
 ) -> None:
     """Fit a candidate on this installation's history, walk-forward; it stays in shadow until it is promoted."""
+    if archive:
+        _train_on_archive(from_, to, symbols, workers)
+        return
     from liq_pipeline.evaluation.models.retrain import retrain
     from liq_pipeline.evaluation.panels.stored import stored_history
     from liq_pipeline.pipeline import models
@@ -95,6 +104,48 @@ def train(
         history = stored_history(connection, known, settings, first, last)
         model = retrain(history, settings, models.model_in_force(connection))
         models.add_candidate(connection, model, f"trained on {world} by hand")
+    _tell(model)
+
+
+def _train_on_archive(from_: str | None, to: str | None, symbols: str | None, workers: int) -> None:
+    from pathlib import Path
+
+    from liq_pipeline.domain.symbols import coin_of
+    from liq_pipeline.evaluation.archive.plan import Plan, training_folder
+    from liq_pipeline.evaluation.archive.run import train as train_archive
+    from liq_pipeline.pipeline import models
+    from liq_pipeline.scoring.probability import shipped_model
+    from liq_pipeline.sources.archives.binance import FIRST_DAY
+
+    settings = settings_in_force()
+    coins = settings.symbols if symbols is None else tuple(coin_of(name) for name in symbols.split(",") if name.strip())
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    first = FIRST_DAY if from_ is None else instant(from_, "--from")
+    last = today if to is None else min(instant(to, "--to"), today)
+    plan = Plan(tuple(dict.fromkeys(coins)), max(first, FIRST_DAY), last, training_folder(Path(settings.home)))
+    try:
+        with _connect() as connection:
+            in_force, has_store = models.model_in_force(connection), True
+    except LiqError:
+        in_force, has_store = shipped_model(), False
+    done = train_archive(plan, settings, in_force, workers=workers, say=lambda text: out.print(text, highlight=False))
+    for problem in done.problems[:5]:
+        out.print(f"in the archive's files: {problem}", highlight=False)
+    if has_store:
+        with _connect() as connection:
+            if all(known.model_id != done.model.model_id for known in models.list_models(connection)):
+                models.add_candidate(connection, done.model, f"trained on archives of {', '.join(plan.symbols)}")
+        _tell(done.model)
+    else:
+        out.print(
+            f"{done.model.model_id} is in {done.candidate_file}. No store answers: start `liq up`, then the same"
+            " command again puts it in shadow, from what is kept.",
+            highlight=False,
+        )
+    out.print(f"Its report: {done.report_file}", highlight=False)
+
+
+def _tell(model: Any) -> None:
     figures = model.facts["walk_forward"]["4"]
     out.print(
         f"{model.model_id} is a candidate in shadow. Walk-forward at 4 h: ROC-AUC within symbols"

@@ -5,10 +5,10 @@ Belongs here: the features (pure, vectorised), the model file and inference with
 
 A cascade is a move past a threshold theta(t) together with a fall of open interest (CONTRACTS.md). The features ask
 what stands against that: how large the volatility is beside theta, how lively open interest is, how much was built up
-within the week, how deep the price stands under its high, how far price and open interest have run within 4 h, whether a
-cascade is under way (of the symbol within the day, of BTC and ETH within 4 h: cascades come in clusters), what BTC and
-ETH did in the last hour, how far the whole market has run within 4 h and how much open interest it has lost within the
-week (leverage that is gone cannot be liquidated), and the hour of the week.
+within the week, how deep the price stands under its high, how far price and open interest have run within 4 h, whether
+a cascade is under way (of the symbol within the day, of BTC and ETH within 4 h: cascades come in clusters), what BTC
+and ETH did in the last hour, how far the whole market has run within 4 h and how much open interest it has lost within
+the week (leverage that is gone cannot be liquidated), and the hour of the week.
 Each is scale-free, so that coins and grids share one set of coefficients. docs/evaluation.md gives what each
 one adds. Every feature is computed per venue and averaged over the venues that know it. Unknown is NaN: without
 open interest the price-only coefficients answer, and `is_reduced` says so; without a price nothing does.
@@ -107,9 +107,9 @@ OPEN_INTEREST_FEATURES: Final = (
     "leaders_cascade_4h",
 )
 FEATURES: Final = PRICE_FEATURES + OPEN_INTEREST_FEATURES
-NEUTRAL_WHEN_UNKNOWN: Final = frozenset(
-    {"leaders_return_1h", "leaders_cascade_4h", "market_excursion_4h", "market_open_interest_drawdown_week"}
-)
+MARKET_FEATURES: Final = ("market_excursion_4h", "market_open_interest_drawdown_week")
+"""Means over the symbols, the same for each of them."""
+NEUTRAL_WHEN_UNKNOWN: Final = frozenset({"leaders_return_1h", "leaders_cascade_4h", *MARKET_FEATURES})
 """Taken at its training mean when unknown: a world without BTC and ETH, or where most symbols are unknown, still has
 probabilities."""
 
@@ -171,7 +171,10 @@ def feature_arrays(bars: BarArrays, last: int | None = None) -> dict[str, Floats
     for name, hours in (("24h", 24), ("week", WEEK_HOURS)):
         rise = tail(log_interest, want) - rolling_min(log_interest, hours * per_hour, last)
         found[f"open_interest_build_up_{name}"] = venue_mean(rise / (interest_scale * float(np.sqrt(hours))))
-    found |= _runs(log_price, log_interest, tail(threshold[4], want), interest_scale, per_hour, last)
+    runs = [tail(values, want + 4 * per_hour) for values in (log_price, log_interest)]
+    found |= _runs(runs[0], runs[1], tail(threshold[4], want), interest_scale, per_hour)
+    lost = np.minimum(rolling_max(log_interest, week, last) - tail(log_interest, want), LARGEST_INTEREST_STEP)
+    found["market_open_interest_drawdown_week"] = _market(venue_mean(lost / (interest_scale * week_root)))
     together, together_interest = (
         _hourly_change(tail(values, want + day + per_hour), per_hour, largest)
         for values, largest in ((log_price, LARGEST_PRICE_STEP), (log_interest, LARGEST_INTEREST_STEP))
@@ -196,30 +199,20 @@ def feature_arrays(bars: BarArrays, last: int | None = None) -> dict[str, Floats
 
 
 def _runs(
-    log_price: Floats,
-    log_interest: Floats,
-    threshold: Floats,
-    interest_scale: Floats,
-    per_hour: int,
-    last: int | None,
+    log_price: Floats, log_interest: Floats, threshold: Floats, interest_scale: Floats, per_hour: int
 ) -> dict[str, Floats]:
-    """How far each symbol has run within 4 h, in thresholds and in its own week's deviations; the same of the market,
-    with the open interest that it has lost within the week. threshold, interest_scale: of the rows wanted."""
-    want, ago = threshold.shape[-1], 4 * per_hour
+    """How far each symbol has run within 4 h, in thresholds and in its own week's deviations, and the market's mean.
 
-    def moved(values: Floats) -> Floats:
-        held = tail(values, want + ago)
-        return np.asarray(tail(held - lag(held, ago), want), dtype=np.float64)
-
-    own = venue_mean(np.abs(moved(log_price)) / threshold)
-    change = np.clip(moved(log_interest), -LARGEST_PRICE_STEP, LARGEST_PRICE_STEP)
-    lost = rolling_max(log_interest, WEEK_HOURS * per_hour, last) - tail(log_interest, want)
-    lost = np.minimum(lost, LARGEST_INTEREST_STEP) / (interest_scale * float(np.sqrt(WEEK_HOURS)))
+    The logarithms reach 4 h back before the bars of threshold and scale.
+    """
+    rows, ago = threshold.shape[-1], 4 * per_hour
+    moved, turned = (tail(values - lag(values, ago), rows) for values in (log_price, log_interest))
+    own = venue_mean(np.abs(moved) / threshold)
+    turned = np.clip(turned, -LARGEST_PRICE_STEP, LARGEST_PRICE_STEP)
     return {
         "excursion_4h": own,
         "market_excursion_4h": _market(own),
-        "open_interest_change_4h": venue_mean(change / (interest_scale * 2.0)),
-        "market_open_interest_drawdown_week": _market(venue_mean(lost)),
+        "open_interest_change_4h": venue_mean(turned / (interest_scale * 2.0)),
     }
 
 

@@ -21,6 +21,7 @@ from liq_pipeline.scoring.model import HORIZON_HOURS, PROBABILITY_REDUCED, Proba
 from liq_pipeline.scoring.probability import (
     FEATURES,
     LOOKBACK_HOURS,
+    MARKET_FEATURES,
     CascadeModel,
     feature_arrays,
     load_model,
@@ -155,9 +156,37 @@ def test_a_world_without_btc_and_eth_still_has_probabilities() -> None:
     assert np.isfinite(predicted(market(symbols=("SOL", "WIF"))).by_hours[4][:, 8 * DAY :]).all()
 
 
-def test_other_symbols_do_not_change_a_coin_that_leads() -> None:
-    three, two = predicted(market()), predicted(bars_of_first_two())
-    assert three.by_hours[4][:2].tobytes() == two.by_hours[4].tobytes()
+def test_other_symbols_change_what_is_read_of_the_market_and_nothing_else() -> None:
+    three, two = feature_arrays(market()), feature_arrays(bars_of_first_two())
+    different = {name for name in three if three[name][:2].tobytes() != two[name].tobytes()}
+    assert different == set(MARKET_FEATURES)
+
+
+def test_runs_of_the_last_hours_are_in_thresholds_and_the_market_is_their_mean() -> None:
+    bars = market()
+    at, ago, week = 12 * DAY, 4 * 12, 7 * DAY
+    found = feature_arrays(bars)
+    price, interest = np.log(bars.price_usd[:, 0]), np.log(bars.open_interest_base[:, 0])
+    theta = version_1.threshold(bars.price_usd[:, 0], 300, 4)[:, at]
+    own = np.abs(price[:, at] - price[:, at - ago]) / theta
+    np.testing.assert_allclose(found["excursion_4h"][:, at], own, rtol=1e-9)
+    np.testing.assert_allclose(found["market_excursion_4h"][:, at], own.mean(), rtol=1e-9)
+    hourly = np.sqrt(np.mean(np.diff(interest, axis=1)[:, at - week : at] ** 2, axis=1) * 12 + 1e-7)
+    change = (interest[:, at] - interest[:, at - ago]) / (2 * hourly)
+    np.testing.assert_allclose(found["open_interest_change_4h"][:, at], change, rtol=1e-6)
+    lost = np.minimum(interest[:, at - week + 1 : at + 1].max(axis=1) - interest[:, at], 0.5) / (hourly * np.sqrt(168))
+    np.testing.assert_allclose(found["market_open_interest_drawdown_week"][:, at], lost.mean(), rtol=1e-6)
+
+
+def test_a_market_that_is_mostly_unknown_is_neutral_and_the_symbol_still_has_its_probability() -> None:
+    bars = market()
+    bars.open_interest_base[1:] = np.nan
+    found = feature_arrays(bars)
+    assert np.isnan(found["market_open_interest_drawdown_week"]).all()
+    result = predicted(bars)
+    assert np.isfinite(result.by_hours[4][0, 8 * DAY :]).all()
+    assert result.is_reduced is not None
+    assert not result.is_reduced[0, 8 * DAY :].any()
 
 
 def bars_of_first_two() -> BarArrays:
@@ -268,7 +297,7 @@ def test_a_model_with_features_nobody_knows_is_refused() -> None:
 def test_the_shipped_model_states_its_training() -> None:
     facts = shipped_model().facts
     assert facts["label_version"] == version_1.LABEL_VERSION
-    assert facts["trained_to"] < "2026-01-16"
+    assert facts["trained_to"] < "2026-03-16"
     assert {"symbol_hours", "positive_hours", "base_rate", "panels", "early_warning_rule"} <= set(facts)
     assert 0.5 < shipped_model().early_warning.rank < 1
     assert 0 < shipped_model().early_warning.threshold < 1

@@ -77,7 +77,7 @@ def load_history(
     start, end = context.partition_time_window
     settings, endpoints = services.settings, services.endpoints
     symbols = tuple(config.symbols) or settings.symbols
-    _settle_into_process()
+    settle_into_process()
     with (
         in_one_sentence("Loading history"),
         open_source(config.source, settings, endpoints.database_url, symbols) as source,
@@ -136,7 +136,7 @@ def load_history(
 def score_history(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[Any]:
     """Score every point of the range again, as `liq score` does."""
     start, end = context.partition_time_window
-    _settle_into_process()
+    settle_into_process()
     with in_one_sentence("Scoring history"):
         result = _score(services, start, end, _say_points(context))
     return MaterializeResult(
@@ -170,7 +170,7 @@ def _score(
         )
 
 
-def _settle_into_process() -> None:
+def settle_into_process() -> None:
     """The process of a run is its own: it steps behind the ticks, and may write its events as it suits a long range.
 
     Dagster writes one event per partition. One by one those of a year took 183 s, 21 ms each, and as many commits

@@ -47,6 +47,8 @@ FEATURE_GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "drawdown": ("drawdown_week",),
     "leaders (BTC, ETH)": ("leaders_return_1h", "leaders_cascade_4h"),
     "cascades under way": ("cascade_1h_within_a_day", "leaders_cascade_4h"),
+    "runs of the last 4 h": ("excursion_4h", "open_interest_change_4h"),
+    "market": ("market_excursion_4h", "market_open_interest_drawdown_week"),
     "hour of the week": ("hour_sin", "hour_cos", "us_morning", "weekend"),
     "open interest": OPEN_INTEREST_FEATURES,
 }

@@ -34,7 +34,7 @@ from liq_pipeline.scoring.probability import FEATURES, SHIPPED_MODEL, CascadeMod
 from liq_pipeline.settings import Settings
 
 Floats = NDArray[np.float64]
-MODEL_ID: Final = "shipped-2026-01-14.2"
+MODEL_ID: Final = "shipped-2026-03-15.1"
 
 
 def out_of_fold(panel: Panel, found: Mapping[str, Floats], rows: TrainingRows, hours: int) -> Floats:

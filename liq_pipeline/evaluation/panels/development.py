@@ -49,7 +49,7 @@ def hourly_frame(data: Path) -> pd.DataFrame:
 
 
 def five_minute_frame(data: Path) -> pd.DataFrame:
-    """Seven coins, 2025-12-01 to 2026-01-14: Binance open interest in coins and USD, whose quotient is the price."""
+    """Seven coins, 2025-12-01 to 2026-03-15: Binance open interest in coins and USD, whose quotient is the price."""
     parts = []
     for symbol in FIVE_MINUTE_SYMBOLS:
         folder = data / "open-interest-5m"

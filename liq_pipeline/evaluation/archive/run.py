@@ -1,0 +1,172 @@
+"""The way through an archive training: months, partitions, fit; in worker processes, with progress, resumable.
+
+Belongs here: the order, the processes, what is told on the way. Does not: any step itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any, Final
+
+from liq_pipeline.errors import LiqError
+from liq_pipeline.evaluation.archive.features import features_are_kept, keep_features, months_of
+from liq_pipeline.evaluation.archive.months import Pace, keep_month, month_is_kept
+from liq_pipeline.evaluation.archive.plan import Plan, Quarter, write_whole
+from liq_pipeline.scoring.probability import CascadeModel
+from liq_pipeline.settings import Settings
+from liq_pipeline.sources.access.http import SourceError
+from liq_pipeline.sources.archives import binance
+from liq_pipeline.sources.archives.files import ArchiveFiles
+
+REQUESTS_PER_SECOND: Final = 20.0
+"""Over all processes together: what the archive's other reader asks for, too."""
+NICENESS: Final = 10
+SAY_EVERY_SECONDS: Final = 5.0
+_SHOWN: Final = 3
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished training. seconds: by step."""
+
+    model: CascadeModel
+    candidate_file: Path
+    report_file: Path
+    report: dict[str, Any]
+    seconds: dict[str, float]
+    problems: tuple[str, ...]
+
+
+def train(plan: Plan, settings: Settings, in_force: CascadeModel, *, workers: int, say: Callable[[str], None]) -> Done:
+    """Everything that is not there yet, then the fit. Raises LiqError; what was done until then stays done."""
+    from liq_pipeline.evaluation.archive.fit import fit_archive
+
+    begun = time.monotonic()
+    seconds: dict[str, float] = {}
+    months = [(s, month) for month in plan.months for s in plan.symbols if not month_is_kept(plan, s, month)]
+    problems = _all(plan, settings, workers, "month", months, say)
+    seconds["months"] = time.monotonic() - begun
+    begun = time.monotonic()
+    partitions = [(s, q.name) for q in plan.quarters for s in plan.symbols if not features_are_kept(plan, s, q)]
+    problems += _all(plan, settings, workers, "partition", partitions, say)
+    seconds["features"] = time.monotonic() - begun
+    begun = time.monotonic()
+    model, report = fit_archive(plan, settings, in_force, say)
+    seconds["fit"] = time.monotonic() - begun
+    candidate = plan.folder / "candidates" / f"{model.model_id}.json"
+    write_whole(candidate, (json.dumps(model.as_json(), indent=1) + "\n").encode())
+    told = candidate.with_suffix(".report.json")
+    write_whole(told, (json.dumps(report, indent=1) + "\n").encode())
+    return Done(model, candidate, told, report, seconds, tuple(problems))
+
+
+def keep_partition(plan: Plan, settings: Settings, symbol: str, quarter: Quarter) -> dict[str, Any]:
+    """One partition with the months that it needs, in this process: what Dagster's partitions run."""
+    archive, files = _open(settings, REQUESTS_PER_SECOND)
+    try:
+        now = datetime.now(UTC)
+        for month in months_of(quarter):
+            if month < now and not month_is_kept(plan, symbol, month):
+                keep_month(archive, plan, symbol, month, now)
+    finally:
+        files.close()
+    if features_are_kept(plan, symbol, quarter):
+        from liq_pipeline.evaluation.archive.months import facts_of
+
+        return facts_of(plan.feature_file(symbol, quarter)) | {"was_kept": True}
+    return keep_features(plan, symbol, quarter) | {"was_kept": False}
+
+
+def _open(settings: Settings, per_second: float) -> tuple[binance.BinanceArchive, ArchiveFiles]:
+    url = settings.sources.urls.get(binance.NAME) or binance.URL
+    files = ArchiveFiles(binance.NAME, url, acquire=Pace(per_second))
+    return binance.BinanceArchive(files), files
+
+
+# -- worker processes ------------------------------------------------------------------------------------------------
+
+_plan: Plan
+_archive: binance.BinanceArchive
+
+
+def _begin(plan: Plan, settings: Settings, per_second: float) -> None:
+    global _plan, _archive
+    os.nice(NICENESS)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    _plan = plan
+    _archive, _ = _open(settings, per_second)
+
+
+def _end_with_parent() -> None:
+    """A worker of a parent that was killed would wait for its next task for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _do(kind: str, symbol: str, of: Any) -> tuple[list[str], str | None]:
+    """(problems, why it failed). Failures come back as text: not every exception survives the way between processes."""
+    try:
+        if kind == "month":
+            return list(keep_month(_archive, _plan, symbol, of, datetime.now(UTC))["problems"]), None
+        keep_features(_plan, symbol, Quarter.named(of))
+    except (SourceError, LiqError, OSError, ValueError) as error:
+        return [], f"{symbol} {of if kind == 'partition' else format(of, '%Y-%m')}: {' '.join(str(error).split())}"
+    return [], None
+
+
+def _all(
+    plan: Plan,
+    settings: Settings,
+    workers: int,
+    kind: str,
+    tasks: Sequence[tuple[str, Any]],
+    say: Callable[[str], None],
+) -> list[str]:
+    if not tasks:
+        return []
+    begun = told = time.monotonic()
+    problems: list[str] = []
+    failed: list[str] = []
+    # Fresh processes: a fork would share sockets and threads.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (plan, settings, REQUESTS_PER_SECOND / workers))
+    with pool:
+        waiting = [pool.submit(_do, kind, symbol, of) for symbol, of in tasks]
+        for number, one in enumerate(as_completed(waiting), start=1):
+            try:
+                found, why = one.result()
+            except BrokenProcessPool as error:
+                raise LiqError(
+                    f"a worker process was ended from outside after {number - 1} of {len(tasks)} {kind}s (out of"
+                    " memory?): the same command again goes on where this one stopped"
+                ) from error
+            problems += found
+            if why is not None:
+                failed.append(why)
+            now = time.monotonic()
+            if now - told >= SAY_EVERY_SECONDS or number == len(tasks):
+                told = now
+                left = (now - begun) / number * (len(tasks) - number)
+                say(f"{number} of {len(tasks)} {kind}s of coins, about {_duration(left)} left")
+    if failed:
+        more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
+        raise LiqError(
+            f"{len(failed)} {kind}s could not be made: {'; '.join(failed[:_SHOWN])}{more}; the same command again goes"
+            " on where this one stopped"
+        )
+    return problems
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
