@@ -1,5 +1,5 @@
-"""The commands of docker-compose.yml as bare processes: no container, but the words, variables and health checks as they
-stand there, on a real PostgreSQL and a real Kafka.
+"""The commands of docker-compose.yml as bare processes: no container, but the words, variables and health checks as
+they stand there, on a real PostgreSQL and a real Kafka.
 
 What a container would give (names of hosts, folders, fixed ports) is put in the place of its name. The collector is not
 among them, because it asks the venues; its own tests run it against servers of ours.
