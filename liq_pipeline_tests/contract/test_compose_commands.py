@@ -1,5 +1,5 @@
-"""The commands of docker-compose.yml as bare processes: no container, but the words, variables and health checks as they
-stand there, on a real PostgreSQL and a real Kafka.
+"""The commands of docker-compose.yml as bare processes: no container, but the words, variables and health checks as
+they stand there, on a real PostgreSQL and a real Kafka.
 
 What a container would give (names of hosts, folders, fixed ports) is put in the place of its name. The collector is not
 among them, because it asks the venues; its own tests run it against servers of ours.
@@ -90,16 +90,18 @@ class Machine:
             )
         return self.running[service]
 
-    def log(self, service: str) -> str:
-        """The end of what it printed."""
-        return (self.folder / f"{service}.log").read_text(errors="replace")[-3000:]
+    def logs(self) -> str:
+        """The end of what each has printed."""
+        return "\n".join(
+            f"== {path.stem}\n{path.read_text(errors='replace')[-1500:]}" for path in sorted(self.folder.glob("*.log"))
+        )
 
     def until(self, what: str, service: str, holds: Callable[[], bool]) -> None:
         """Wait for it while the service runs; fail with what the service printed."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not holds():
-            assert self.running[service].poll() is None, f"{service} ended: {self.log(service)}"
-            assert time.monotonic() < deadline, f"{what} did not come: {self.log(service)}"
+            assert self.running[service].poll() is None, f"{service} ended: {self.logs()}"
+            assert time.monotonic() < deadline, f"{what} did not come: {self.logs()}"
             time.sleep(0.2)
 
     def healthy(self, service: str) -> None:
@@ -174,7 +176,7 @@ def test_what_the_containers_would_run_works_together(
         admin.execute(f'DROP DATABASE "{dagster[2]}"')
         admin.execute(f'CREATE DATABASE "{dagster[2]}"')
     with machine(tmp_path, empty_database_url, "".join(dagster), kafka_server, topic_prefix) as here:
-        assert here.start("init").wait(PATIENCE_SECONDS) == 0, here.log("init")
+        assert here.start("init").wait(PATIENCE_SECONDS) == 0, here.logs()
         del here.running["init"]
         for service in ("launcher", "code"):
             here.start(service)
@@ -187,7 +189,9 @@ def test_what_the_containers_would_run_works_together(
             with psycopg.connect(empty_database_url) as conn:
                 return conn.execute("SELECT count(*) > 0 FROM ticks WHERE stream = 'market'").fetchone() == (True,)
 
+        for service in ("webserver", "desk"):
+            here.healthy(service)
         here.until("a tick", "daemon", ticked)
-        for service in ("webserver", "desk", "daemon", "metrics"):
+        for service in ("daemon", "metrics"):
             here.healthy(service)
         assert [name for name, process in here.running.items() if process.poll() is not None] == []
