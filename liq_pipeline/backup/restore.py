@@ -195,6 +195,7 @@ def _restore_into_own(
         with _timescale_restoring(url):
             _load(url, directory / manifest.DATABASE_DUMP, say, show, single)
         _compare(url, content)
+    database_roles.make_schema(url)
     with connect(url, application_name="liq restore") as conn:
         # A superuser may have restored, as TimescaleDB asks for: what came belongs to the database's owner.
         row = conn.execute(
@@ -202,7 +203,6 @@ def _restore_into_own(
         ).fetchone()
         if row is not None and row[0] != row[1]:
             roles.hand_over(conn, row[0])
-    database_roles.make_schema(url)
     _analyse(url)
     writer = settings.database_url
     if writer is None or not (directory / manifest.DAGSTER_DUMP).exists():
