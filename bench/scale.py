@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
         home = postgres.directory.parent
         print(f"landing {options.scale_records:,} records; load of the machine {os.getloadavg()[0]:.1f}")
         print("partitions = workers   records/s   CPU-s per 100,000: workers   PostgreSQL")
-        for count in [int(part) for part in options.scale_partitions.split(",")]:
+        for count in [int(part) for part in options.scale_partitions.split(",") if part]:
             rate, ours, theirs = _land(postgres, home, kafka, count, options.scale_records)
             print(f"{count:>20} {rate:>11,.0f} {ours:>28.2f} {theirs:>12.2f}", flush=True)
         url = postgres.ensure_database("history")
@@ -53,9 +53,10 @@ def main(arguments: list[str]) -> None:
         last = START + timedelta(days=options.scale_days)
         with connect(url) as conn:
             written = fill(conn, symbols, last)
+            conn.execute("UPDATE worlds SET is_active = true")
         print(f"\nscoring {options.scale_days} days of {len(symbols)} symbols at 60 s from {written:,} stored rows")
         print("processes   seconds   points/s   CPU-s per 1,000 points: processes   PostgreSQL")
-        for count in [int(part) for part in options.scale_processes.split(",")]:
+        for count in [int(part) for part in options.scale_processes.split(",") if part]:
             seconds, points, ours, theirs = _score(postgres, url, home, symbols, last, count)
             print(
                 f"{count:>9} {seconds:>9.1f} {points / seconds:>10,.0f} {1000 * ours / points:>34.2f} "

@@ -44,10 +44,10 @@ COMPRESSION: Final = "gzip:1"
 
 @dataclass(frozen=True)
 class Progress:
-    """Bytes of tables that were read, of all; what is read now."""
+    """How far it is, of all (bytes of tables, or rows); what is read or written now."""
 
-    done_bytes: int
-    total_bytes: int
+    done: int
+    total: int
     what: str
 
 

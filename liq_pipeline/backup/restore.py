@@ -193,8 +193,9 @@ def _restore_into_own(
             raise
     else:
         with _timescale_restoring(url):
-            _load(url, directory / manifest.DATABASE_DUMP, say, show, single)
+            _load(url, directory / manifest.DATABASE_DUMP, content, say, show, single)
         _compare(url, content)
+    database_roles.make_schema(url)
     with connect(url, application_name="liq restore") as conn:
         # A superuser may have restored, as TimescaleDB asks for: what came belongs to the database's owner.
         row = conn.execute(
@@ -202,7 +203,6 @@ def _restore_into_own(
         ).fetchone()
         if row is not None and row[0] != row[1]:
             roles.hand_over(conn, row[0])
-    database_roles.make_schema(url)
     _analyse(url)
     writer = settings.database_url
     if writer is None or not (directory / manifest.DAGSTER_DUMP).exists():
@@ -309,16 +309,18 @@ def _timescale_restoring(url: str) -> Iterator[None]:
 
 
 def _fill(url: str, dump: Path, content: manifest.Manifest, say: Say, show: Show, options: list[str]) -> None:
-    _load(url, dump, say, show, options)
+    _load(url, dump, content, say, show, options)
     _compare(url, content)
 
 
-def _load(url: str, dump: Path, say: Say, show: Show, options: list[str]) -> None:
+def _load(url: str, dump: Path, content: manifest.Manifest | None, say: Say, show: Show, options: list[str]) -> None:
+    """content: whose rows tell how far it is; None: by tables."""
     say(f"restoring {dump.name}")
     with connect(url, application_name="liq restore") as conn:
         major = conn.info.server_version // 10_000
     names = _tables_in(dump, major)
-    meter = Meter(dict.fromkeys(names, 1), show)
+    rows = {} if content is None else {f"public.{name}": rows for name, rows in content.rows.items()}
+    meter = Meter({name: 1 + rows.get(name, 0) for name in names}, show)
     programs.run(
         programs.directory_for(major) / "pg_restore",
         url,
@@ -339,7 +341,7 @@ def _fill_dagster(url: str, directory: Path, say: Say, show: Show) -> None:
         if conn.execute("SELECT to_regclass('runs') IS NOT NULL").fetchone() == (True,):
             say("Dagster's database is in use already: its run history was not restored")
             return
-    _load(plain, dump, say, show, [])
+    _load(plain, dump, None, say, show, [])
 
 
 def _compare(url: str, content: manifest.Manifest) -> None:

@@ -92,7 +92,7 @@ def _progress(title: str) -> Iterator[Callable[[Progress], None]]:
             nonlocal said
             if time.monotonic() - said >= QUIET_SECONDS:
                 said = time.monotonic()
-                _say(f"{title}: {100 * progress.done_bytes // max(progress.total_bytes, 1)} %, {progress.what}")
+                _say(f"{title}: {100 * progress.done // max(progress.total, 1)} %, {progress.what}")
 
         yield show_line
         return
@@ -101,8 +101,6 @@ def _progress(title: str) -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task(title, total=None)
 
         def show_bar(progress: Progress) -> None:
-            bar.update(
-                task, description=progress.what, completed=progress.done_bytes, total=max(progress.total_bytes, 1)
-            )
+            bar.update(task, description=progress.what, completed=progress.done, total=max(progress.total, 1))
 
         yield show_bar

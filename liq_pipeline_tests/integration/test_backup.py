@@ -353,7 +353,8 @@ def test_a_home_that_a_killed_restore_left_is_refused_by_liq_up(new_home: Path) 
 def test_timescaledb_s_rules_are_followed(
     timescale_url: str, kafka_server: str, topic_prefix: str, settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
-    """Into a new database of the same server: hypertables, chunks and rows are back, and it is no longer restoring."""
+    """Into a new database of the same server, by a superuser: hypertables, chunks and rows are back, all of it belongs
+    to the database's owner, and the server is no longer restoring."""
     migrate(timescale_url)
     given = settings(kafka_topic_prefix=topic_prefix)
     with RecordProducer(kafka_server, topic_prefix) as producer:
@@ -363,6 +364,10 @@ def test_timescaledb_s_rules_are_followed(
     assert made.server.edition == "apache"
     name = "restored_" + psycopg.conninfo.conninfo_to_dict(timescale_url)["dbname"][-8:]
     target_url = timescale_url.rpartition("/")[0] + f"/{name}"
+    owner, database = sql.Identifier("box_owner"), sql.Identifier(name)
+    with psycopg.connect(timescale_url, autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE ROLE {}").format(owner))
+        conn.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, owner))
     try:
         restore(
             Settings(home=given.home / "new", database_url=SecretStr(target_url)),
@@ -376,6 +381,11 @@ def test_timescaledb_s_rules_are_followed(
         for query in ROWS_AND_OFFSETS:
             assert select(target_url, query) == select(timescale_url, query)
         assert select(target_url, "SHOW timescaledb.restoring") == [("off",)]
+        owners = (
+            "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace"
+            " WHERE relkind = 'r' AND (nspname = 'public' OR relname LIKE '\\_hyper%')"
+        )
+        assert select(target_url, owners) == [("box_owner",)]
         with RecordProducer(kafka_server, topic_prefix) as producer:
             producer.send(price(-100 * 86_400))
         with Lander(target_url, kafka_server, topic_prefix) as lander:
@@ -385,4 +395,5 @@ def test_timescaledb_s_rules_are_followed(
         assert after == before + 1, "a new time makes a chunk, as in any hypertable"
     finally:
         with psycopg.connect(timescale_url, autocommit=True) as conn:
-            conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(database))
+            conn.execute(sql.SQL("DROP ROLE {}").format(owner))
