@@ -165,15 +165,19 @@ def maps_between(
         return cursor.execute(query, parameters).fetchall()
 
 
-def thin_out(conn: psycopg.Connection[Any], now: datetime) -> int:
-    """Delete maps older than FINE_FOR that are not of a full hour. Commits as it goes."""
+def thin_out(conn: psycopg.Connection[Any], now: datetime, retention_days: int | None = None) -> int:
+    """Delete maps older than FINE_FOR that are not of a full hour, and those past the retention. Commits as it goes.
+
+    The table is a plain one on every edition: it is bounded, and rows between others leave it.
+    """
     statement = (
-        "DELETE FROM liquidation_levels WHERE time < %(before)s AND (tableoid, ctid) IN (SELECT tableoid, ctid"
-        " FROM liquidation_levels WHERE time < %(before)s AND time <> date_trunc('hour', time) LIMIT %(batch)s)"
+        "DELETE FROM liquidation_levels WHERE ctid IN (SELECT ctid FROM liquidation_levels"
+        " WHERE (time < %(fine)s AND time <> date_trunc('hour', time, 'UTC')) OR time < %(kept)s LIMIT %(batch)s)"
     )
+    kept = datetime.min.replace(tzinfo=UTC) if retention_days is None else now - timedelta(days=retention_days)
     deleted = 0
     while True:
-        count = conn.execute(statement, {"before": now - FINE_FOR, "batch": PRUNE_BATCH}).rowcount
+        count = conn.execute(statement, {"fine": now - FINE_FOR, "kept": kept, "batch": PRUNE_BATCH}).rowcount
         conn.commit()
         deleted += count
         if count < PRUNE_BATCH:

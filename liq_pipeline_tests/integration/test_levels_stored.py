@@ -122,6 +122,8 @@ def test_a_past_map_is_found_and_old_ones_are_thinned_out_to_hours(connection: A
     assert few[-1].time == LAST + HOUR, "the newest is among them"
     assert levels.thin_out(connection, LAST + HOUR + levels.FINE_FOR - timedelta(seconds=1)) == 2 * 11
     assert [one.time for one in stored(connection) if one.symbol == "BTC"] == [LAST, LAST + HOUR]
+    assert levels.thin_out(connection, LAST + HOUR + timedelta(days=40), retention_days=40) == 2
+    assert [one.time for one in stored(connection) if one.symbol == "BTC"] == [LAST + HOUR]
 
 
 def test_the_desk_reads_and_draws_it(connection: Any) -> None:

@@ -178,7 +178,7 @@ def test_a_map_never_holds_more_than_what_is_open(seed: int) -> None:
     bars = random_bars(seed, days=3, symbols=2, venues=2)
     found = map_at(bars, TIERS, bars.count - 1)
     cohorts = cohorts_at(bars, TIERS, bars.count - 1)
-    coins = np.where(cohorts.known, cohorts.total_base, 0.0).reshape(2, 2).sum(axis=1)
+    coins = np.where(cohorts.known, cohorts.last_base, 0.0).reshape(2, 2).sum(axis=1)
     highest = found.reference_usd * (1 + 0.15)
     total = np.nansum(found.notional_usd, axis=2)
     assert (total <= np.nan_to_num(coins * highest) * (1 + 1e-9)).all()
