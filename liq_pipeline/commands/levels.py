@@ -73,7 +73,7 @@ def _map_lines(one: StoredMap) -> Iterator[Table | str]:
         return
     table = Table("price", "distance", "side", "USD", "", header_style="bold")
     # Two bins of 0.25 % a line, within 5 %: what fits a screen.
-    rows = []
+    rows: list[tuple[float, str, float]] = []
     for side, notional, sign in (("short", one.short_notional_usd, 1), ("long", one.long_notional_usd, -1)):
         lines = [
             (sign * (k + 2) * one.bin_width, side, sum(notional[k : k + 2]))

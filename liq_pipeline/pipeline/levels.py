@@ -58,7 +58,8 @@ def draw_due_maps(conn: psycopg.Connection[Any], world: World, settings: Setting
     method = method_of(world.name)
     scope = scope_of(world, settings.risk)
     stop = monotonic() + BUDGET_SECONDS
-    drawn, rows = [], 0
+    drawn: list[int] = []
+    rows = 0
     for time in due_times(conn, world, method.version):
         if drawn and monotonic() > stop:
             break

@@ -7,7 +7,7 @@ Belongs here: the table liquidation_levels. Does not: the estimate (scoring/leve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -16,17 +16,34 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from liq_pipeline.scoring.bars import STEP_SECONDS, BarArrays, Floats
+from liq_pipeline.scoring.bars import MICROSECONDS, STEP_SECONDS, BarArrays, Floats, empty_bars
 from liq_pipeline.scoring.levels.cohorts import LONG, SHORT
 from liq_pipeline.scoring.levels.fuel import Cluster, fuel_of
 from liq_pipeline.scoring.levels.maps import LevelMaps
 from liq_pipeline.scoring.levels.method import BIN_WIDTH, Method
+from liq_pipeline.store.columns import fetch_arrays
 from liq_pipeline.store.inputs.expected_sources import Scope
 from liq_pipeline.store.lookback.market_lookback import market_bars
 
 FINE_FOR: Final = timedelta(days=30)
 """Maps of every 5 min are kept so long, then those of full hours."""
 PRUNE_BATCH: Final = 20_000
+
+
+_WINDOW: Final = sql.SQL(
+    """
+    SELECT symbol, venue, array_agg(bar_end), array_agg(coalesce(price_usd, 'NaN'::float8)),
+           array_agg(coalesce(open_interest_base, 'NaN'::float8)),
+           coalesce(array_agg(bar_end) FILTER (WHERE long_liquidated_cents > 0), '{}'),
+           coalesce(array_agg(long_liquidated_cents) FILTER (WHERE long_liquidated_cents > 0), '{}'),
+           coalesce(array_agg(bar_end) FILTER (WHERE short_liquidated_cents > 0), '{}'),
+           coalesce(array_agg(short_liquidated_cents) FILTER (WHERE short_liquidated_cents > 0), '{}')
+    FROM feature_bars
+    WHERE world = %(world)s AND symbol = ANY(%(symbols)s) AND venue = ANY(%(venues)s)
+      AND bar_end >= %(first)s AND bar_end <= %(last)s AND built_at_time <= %(last)s
+    GROUP BY symbol, venue
+    """
+)
 
 
 @dataclass(frozen=True)
@@ -67,10 +84,36 @@ _SELECTED: Final = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
 def window_bars(conn: psycopg.Connection[Any], scope: Scope, method: Method, time_seconds: int) -> BarArrays:
     """The kept bars that a map of the time looks back on, the newest ending with it, as they were known then.
 
-    Archives that warm the look-back later add to earlier bars; a map must not see those, whenever it is drawn.
+    Archives that warm the look-back later add to earlier bars; a map must not see those, whenever it is drawn. Only
+    what a map reads is filled in, and forced orders where there are any: whole bars of 450 series take twice the time.
     """
     start = time_seconds - method.window_hours * 3600 + STEP_SECONDS
-    return market_bars(conn, scope, start, time_seconds, time_seconds)
+    bars = empty_bars(scope.symbols, scope.venues, start, STEP_SECONDS, method.window_hours * 3600 // STEP_SECONDS)
+    parameters = {
+        "world": scope.world,
+        "symbols": list(scope.symbols),
+        "venues": list(scope.venues),
+        "first": datetime.fromtimestamp(start, UTC),
+        "last": datetime.fromtimestamp(time_seconds, UTC),
+    }
+    warmed = set()
+    for symbol, venue, bar_end, price, base, *forced in fetch_arrays(conn, _WINDOW, parameters):
+        series = scope.symbols.index(symbol), scope.venues.index(venue)
+        place = bars.index_at(bar_end // MICROSECONDS)
+        if np.unique(place).size < place.size:
+            warmed.add(symbol)
+        bars.price_usd[series][place] = price
+        bars.open_interest_base[series][place] = base
+        for cents, ends, amounts in (
+            (bars.long_liquidated_cents, forced[0], forced[1]),
+            (bars.short_liquidated_cents, forced[2], forced[3]),
+        ):
+            cents[series][bars.index_at(ends // MICROSECONDS)] = amounts
+    for symbol in sorted(warmed):  # several versions of one bar: which cell counts is known there
+        one = market_bars(conn, replace(scope, symbols=(symbol,)), start, time_seconds, time_seconds)
+        for name in ("price_usd", "open_interest_base", "long_liquidated_cents", "short_liquidated_cents"):
+            getattr(bars, name)[scope.symbols.index(symbol)] = getattr(one, name)[0]
+    return bars
 
 
 def rows_of(found: LevelMaps, scope: Scope) -> list[StoredMap]:
@@ -165,15 +208,19 @@ def maps_between(
         return cursor.execute(query, parameters).fetchall()
 
 
-def thin_out(conn: psycopg.Connection[Any], now: datetime) -> int:
-    """Delete maps older than FINE_FOR that are not of a full hour. Commits as it goes."""
+def thin_out(conn: psycopg.Connection[Any], now: datetime, retention_days: int | None = None) -> int:
+    """Delete maps older than FINE_FOR that are not of a full hour, and those past the retention. Commits as it goes.
+
+    The table is a plain one on every edition: it is bounded, and rows between others leave it.
+    """
     statement = (
-        "DELETE FROM liquidation_levels WHERE time < %(before)s AND (tableoid, ctid) IN (SELECT tableoid, ctid"
-        " FROM liquidation_levels WHERE time < %(before)s AND time <> date_trunc('hour', time) LIMIT %(batch)s)"
+        "DELETE FROM liquidation_levels WHERE ctid IN (SELECT ctid FROM liquidation_levels"
+        " WHERE (time < %(fine)s AND time <> date_trunc('hour', time, 'UTC')) OR time < %(kept)s LIMIT %(batch)s)"
     )
+    kept = datetime.min.replace(tzinfo=UTC) if retention_days is None else now - timedelta(days=retention_days)
     deleted = 0
     while True:
-        count = conn.execute(statement, {"before": now - FINE_FOR, "batch": PRUNE_BATCH}).rowcount
+        count = conn.execute(statement, {"fine": now - FINE_FOR, "kept": kept, "batch": PRUNE_BATCH}).rowcount
         conn.commit()
         deleted += count
         if count < PRUNE_BATCH:

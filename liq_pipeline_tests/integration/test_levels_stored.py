@@ -23,7 +23,7 @@ from liq_pipeline.scoring.levels.method import method_of
 from liq_pipeline.settings import Settings
 from liq_pipeline.store import levels
 from liq_pipeline.store.inputs.expected_sources import scope_of
-from liq_pipeline.store.lookback.market_lookback import ensure_market_lookback
+from liq_pipeline.store.lookback.market_lookback import ensure_market_lookback, market_bars
 from liq_pipeline_tests.scoring_support import START, Feed, make_world, write
 
 DAYS = 4
@@ -87,6 +87,29 @@ def test_maps_are_drawn_once_each_and_the_same_at_once_and_later(connection: Any
     assert stored(connection) == live
 
 
+def test_the_window_holds_what_the_kept_bars_hold(connection: Any) -> None:
+    """Also where an archive has added versions in which unknown cells became known."""
+    world = market(connection)
+    connection.execute("UPDATE feature_bars SET price_usd = NULL WHERE bar_end = %s AND symbol = 'ETH'", [LAST - HOUR])
+    connection.execute(
+        "INSERT INTO feature_bars (world, symbol, venue, bar_end, price_usd, open_interest_base, built_at_time)"
+        " SELECT world, symbol, venue, bar_end, 77, open_interest_base, %s FROM feature_bars"
+        " WHERE bar_end = %s AND symbol = 'ETH'",
+        [LAST + HOUR, LAST - HOUR],
+    )
+    scope, method = scope_of(world, Settings().risk), method_of(world.name)
+    for time in (LAST, LAST + HOUR):
+        seconds = int(time.timestamp())
+        window = levels.window_bars(connection, scope, method, seconds)
+        kept = market_bars(connection, scope, window.start_seconds, seconds, seconds)
+        assert np.array_equal(window.price_usd, kept.price_usd, equal_nan=True)
+        assert np.array_equal(window.open_interest_base, kept.open_interest_base, equal_nan=True)
+        for name in ("long_liquidated_cents", "short_liquidated_cents"):
+            assert np.array_equal(np.maximum(getattr(window, name), 0), np.maximum(getattr(kept, name), 0))
+            assert (getattr(window, name) > 0).any()
+    assert (window.price_usd == 77).sum() == 2
+
+
 def test_what_is_unknown_is_said_and_stored_as_unknown(connection: Any) -> None:
     world = make_world(connection, "recorded/levels", venues=("alpha", "beta", "gamma"), cadence_seconds=300)
     write(connection, Feed(world.name, ("BTC", "ETH"), ("alpha", "beta"), START, LAST - 6 * HOUR))
@@ -122,6 +145,8 @@ def test_a_past_map_is_found_and_old_ones_are_thinned_out_to_hours(connection: A
     assert few[-1].time == LAST + HOUR, "the newest is among them"
     assert levels.thin_out(connection, LAST + HOUR + levels.FINE_FOR - timedelta(seconds=1)) == 2 * 11
     assert [one.time for one in stored(connection) if one.symbol == "BTC"] == [LAST, LAST + HOUR]
+    assert levels.thin_out(connection, LAST + HOUR + timedelta(days=40), retention_days=40) == 2
+    assert [one.time for one in stored(connection) if one.symbol == "BTC"] == [LAST + HOUR]
 
 
 def test_the_desk_reads_and_draws_it(connection: Any) -> None:

@@ -47,7 +47,7 @@ def liquidation_levels(context: AssetExecutionContext, services: ResourceParam[S
             return MaterializeResult(metadata={"skipped": "no world is active"})
         drawn = draw_due_maps(connection, world, services.settings)
         connection.commit()
-    found = {"world": world.name, "maps": drawn.times, "rows": drawn.rows}
+    found: dict[str, Any] = {"world": world.name, "maps": drawn.times, "rows": drawn.rows}
     if drawn.newest is not None:
         found["newest"] = drawn.newest.isoformat()
     context.log.debug(f"{drawn.rows} rows")

@@ -81,7 +81,7 @@ def prune_tables(context: OpExecutionContext, services: ResourceParam[Services])
     with services.connect("dagster maintenance") as connection:
         outbox = prune_outbox(connection, now - DELIVERED_FOR)
         connection.commit()
-        maps = levels.thin_out(connection, now)
+        maps = levels.thin_out(connection, now, services.settings.retention_days)
         history = retention.prune_history(connection, now, services.settings.retention_days)
     context.add_output_metadata(
         {"outbox_rows_deleted": outbox, "maps_thinned_out": maps, **{f"{k}_deleted": v for k, v in history.items()}}

@@ -63,8 +63,8 @@ def further_into_fuel(bars: BarArrays, maps: HourlyMaps) -> dict[str, Any]:
             if not np.isfinite(past[symbol]) or abs(past[symbol]) < LEAST_MOVE or not np.isfinite(ahead[symbol]).all():
                 continue
             side = LONG if past[symbol] < 0 else SHORT
-            further = float(max((ahead[symbol] * (-1 if side == LONG else 1)).max(), 0.0) / sigma[symbol])
-            rows.append((place, symbol, side, int(bars.end_seconds[index] // 86_400), further))
+            went = float(max((ahead[symbol] * (-1 if side == LONG else 1)).max(), 0.0) / sigma[symbol])
+            rows.append((place, symbol, side, int(bars.end_seconds[index] // 86_400), went))
     further = np.array([row[4] for row in rows])
     days = np.array([row[3] for row in rows])
     result: dict[str, Any] = {"moves": len(rows), "days": int(np.unique(days).size)}

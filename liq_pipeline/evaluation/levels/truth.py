@@ -81,8 +81,8 @@ def figures_of(looks: Sequence[Look], profile: Floats) -> dict[str, float]:
             row[f"rank_{low:g}_{high:g}"] = rank_correlation(look.estimate[part], look.truth[part])
             row[f"total_{low:g}_{high:g}"] = float(look.estimate[part].sum() / max(look.truth[part].sum(), 1.0))
         for side, name in enumerate(("long", "short")):
-            part = slice(side * REACH_BINS, (side + 1) * REACH_BINS)
-            row[f"total_{name}"] = float(look.estimate[part].sum() / look.truth[part].sum())
+            half = slice(side * REACH_BINS, (side + 1) * REACH_BINS)
+            row[f"total_{name}"] = float(look.estimate[half].sum() / look.truth[half].sum())
         rows.append(row)
     values = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     figures = {

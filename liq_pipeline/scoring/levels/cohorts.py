@@ -41,8 +41,8 @@ class Cohorts:
 
     price_usd: (series, blocks), where the block's positions were opened. open_base: (2, series, blocks) coins that were
     opened and are open at the end, by side, forced closes not counted. lean: (series, blocks), -1 (the crowd is short)
-    to 1 (long). low_usd, high_usd: (series, blocks), the extremes of price since the block. total_base: (series,),
-    open interest at the end. last_base: (series,), the last known within the window. known: (series,).
+    to 1 (long). low_usd, high_usd: (series, blocks), the extremes of price since the block. last_base, last_usd:
+    (series,), open interest and price as last known within the window. known: (series,), whether at the end.
     """
 
     price_usd: Floats
@@ -50,7 +50,6 @@ class Cohorts:
     lean: Floats
     low_usd: Floats
     high_usd: Floats
-    total_base: Floats
     last_base: Floats
     last_usd: Floats
     known: Booleans
@@ -157,7 +156,6 @@ def cohorts_at(bars: BarArrays, method: Method, index: int) -> Cohorts:
         lean=lean_of(blocks, method),
         low_usd=_since(blocks.low_usd, np.minimum),
         high_usd=_since(blocks.high_usd, np.maximum),
-        total_base=blocks.end_base[:, -1],
         last_base=blocks.end_base[:, -1],
         last_usd=blocks.end_usd[:, -1],
         known=blocks.known & enough,

@@ -93,7 +93,7 @@ def notional_by_series(cohorts: Cohorts, method: Method, reference_usd: Floats, 
         share = (weight + lean[:, :, None] * lean_weight) * allowed[:, None, :]
         mass = (cohorts.open_base[side][:, :, None] * share) * (level * reference_usd[:, None, None])
         place = np.floor(away / BIN_WIDTH)
-        # A level on the wrong side of the price, yet not crossed by any bar's end, goes at once: the first bin.
+        # A venue's price may stand off the reference; what that leaves on the wrong side of it is left out.
         usable = alive & (place < BINS) & np.isfinite(mass) & (place >= 0)
         series = np.broadcast_to(np.arange(count)[:, None, None], place.shape)[usable]
         cell = series * BINS + place[usable].astype(np.int64)
