@@ -135,8 +135,7 @@ def serve(node: Node, port: int) -> None:
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            with suppress(BrokenPipeError, ConnectionResetError):  # asked again, or given up
-                self.wfile.write(body)
+            self.wfile.write(body)
 
         def result(self, asked: Any) -> str:
             if asked["method"] == "eth_blockNumber":
@@ -154,7 +153,11 @@ def serve(node: Node, port: int) -> None:
         def log_message(self, *_arguments: Any) -> None:
             """Quiet."""
 
-    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_arguments: Any) -> None:
+            """Who asked has given up."""
+
+    Server(("127.0.0.1", port), Handler).serve_forever()
 
 
 @contextmanager
@@ -174,7 +177,7 @@ def playing(started: float) -> Iterator[tuple[Node, str]]:
         process.join()
 
 
-def settings_for(url: str, prefix: str, lookback_blocks: int) -> Settings:
+def settings_for(url: str, prefix: str, lookback_blocks: int, round_seconds: float) -> Settings:
     """An installation that follows Tron alone; its only other venue does not answer."""
     return Settings(
         mode="live",
@@ -186,6 +189,8 @@ def settings_for(url: str, prefix: str, lookback_blocks: int) -> Settings:
         sources=SourceSettings(
             urls=dict.fromkeys(("dydx", "coingecko"), "http://127.0.0.1:9"),
             flow_lookback_blocks=lookback_blocks,
+            round_seconds=round_seconds,
+            request_seconds=round_seconds * 2 / 3,
         ),
     )
 
@@ -233,11 +238,11 @@ class Poller:
         return int(row[0]) if row else 0
 
 
-def busy(url: str, kafka: str, minutes: float) -> None:
+def busy(url: str, kafka: str, minutes: float, round_seconds: float) -> None:
     """As time goes by."""
     with playing(time.time() - 60) as (node, address):
         first = FIRST_BLOCK
-        settings = settings_for(address, "busy.", 5)  # a minute back
+        settings = settings_for(address, "busy.", 5, round_seconds)  # a minute back
         ensure_topics(kafka, settings.kafka_topic_prefix)
         poller = Poller(settings, url, kafka)
         until = time.monotonic() + minutes * 60
@@ -264,10 +269,10 @@ def busy(url: str, kafka: str, minutes: float) -> None:
         )
 
 
-def catch_up(url: str, kafka: str) -> None:
+def catch_up(url: str, kafka: str, round_seconds: float) -> None:
     """An hour from a cold start."""
     with playing(time.time() - 3600) as (node, address):
-        settings = settings_for(address, "past.", 300)  # an hour of Ethereum's blocks
+        settings = settings_for(address, "past.", 300, round_seconds)  # an hour of Ethereum's blocks
         ensure_topics(kafka, settings.kafka_topic_prefix)
         with connect(url) as conn:
             conn.execute("DELETE FROM chain_blocks")
@@ -353,10 +358,14 @@ def tick(url: str, rows: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Run it; --minutes of the busy chain (0: leave it out), --rows in the hour of a tick."""
+    """Run it; --minutes of the busy chain (0: leave it out), --rows in the hour of a tick.
+
+    --round-seconds: as LIQ_SOURCE_ROUND_SECONDS; more than 3 on a machine that is busy with other things.
+    """
     parser = argparse.ArgumentParser(prog="python -m bench chains")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rows", type=int, default=40_000)
+    parser.add_argument("--round-seconds", type=float, default=3.0)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="liq-bench-") as folder:
         home = Path(folder)
@@ -368,12 +377,12 @@ def main(arguments: list[str]) -> None:
             url = postgres.ensure_database("chains")
             migrate(url)
             tick(url, options.rows)
-            catch_up(url, kafka.bootstrap_servers)
+            catch_up(url, kafka.bootstrap_servers, options.round_seconds)
             if options.minutes > 0:
                 with connect(url) as conn:
                     for table in ("chain_blocks", "stablecoin_flows", "heartbeats", "poll_state"):
                         conn.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
-                busy(url, kafka.bootstrap_servers, options.minutes)
+                busy(url, kafka.bootstrap_servers, options.minutes, options.round_seconds)
         finally:
             kafka.stop()
             postgres.stop()

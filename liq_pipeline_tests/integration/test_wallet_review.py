@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from liq_pipeline.domain.tron_address import base58_of
 from liq_pipeline.domain.wallets import SHIPPED_LIST_VERSION, shipped_labels
+from liq_pipeline.domain.worlds import Manifest, World
 from liq_pipeline.sources.chain import wallet_lists
 from liq_pipeline.sources.chain.wallet_review import sweep_like
+from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -64,3 +71,46 @@ def test_only_what_gathers_from_many_and_pays_one_exchange_is_proposed(database_
         # Looking changes no list.
         assert wallet_lists.version_in_force(conn, NOW) == SHIPPED_LIST_VERSION
         assert sweep_like(conn, "real", SHIPPED_LIST_VERSION, NOW - timedelta(minutes=5), NOW) == []
+
+
+def test_the_commands_name_who_disagrees_and_whom_to_look_at(
+    database_url: str, kafka_server: str, tmp_path: Path
+) -> None:
+    def liq_wallets(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "liq_pipeline.cli", "wallets", *arguments],
+            env={
+                "PATH": os.environ["PATH"],
+                "LIQ_HOME": str(tmp_path),
+                "LIQ_DATABASE_URL": database_url,
+                "LIQ_KAFKA_BOOTSTRAP_SERVERS": kafka_server,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    other = tmp_path / "other.csv"
+    other.write_text(f"exchange,chain,address\nokex,tron,{OKX}\nkraken,tron,{HTX}\nkraken,tron,{person(77)}\n")
+    done = liq_wallets("check", str(other), "--json")
+    assert done.returncode == 1, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(one["kind"], one["ours"], one["theirs"]) for one in found] == [
+        ("agrees", "okx", "okx"),
+        ("differs", "htx", "kraken"),
+        ("unknown", None, "kraken"),
+    ]
+    told = liq_wallets("check", str(other)).stdout
+    assert f"1 agree with {SHIPPED_LIST_VERSION}, 1 differ, 1 are not in it, 0 are malformed" in " ".join(told.split())
+    other.write_text("a,b\n1,2\n")
+    broken = liq_wallets("check", str(other))
+    assert broken.returncode == 2
+    assert "the columns chain, address" in " ".join(broken.stderr.split())
+    with connect(database_url) as conn:
+        world = Manifest(symbols=("BTC",), expected={})
+        worlds.register(
+            conn,
+            World(name="real", kind="real", market_step_seconds=10, flows_step_seconds=15, manifest=world),
+            activate=True,
+        )
+    assert "No address behaved like a sweep target" in liq_wallets("review").stdout
