@@ -101,7 +101,7 @@ class View:
         """(ticks of a day, what each of them shows): one a minute while it is quiet, else all."""
         bars_a_day, per_bar = DAY // BAR, BAR // TICK
         first = number * bars_a_day
-        now = dict(seen)
+        now: dict[str, Any] = dict(seen)
         if self.silent is not None:
             now = {name: values.copy() for name, values in seen.items()}
             for values in now.values():

@@ -113,7 +113,8 @@ def _parts(kind: str, body: bytes) -> dict[str, Any]:
     for part in message.iter_parts() if isinstance(message, EmailMessage) else ():
         name = part.get_param("name", header="content-disposition")
         content = part.get_payload(decode=True)
-        found[str(name)] = content if _is_png(content) else (content or b"").decode(errors="replace")
+        raw = content if isinstance(content, bytes) else b""
+        found[str(name)] = raw if _is_png(raw) else raw.decode(errors="replace")
     return found
 
 

@@ -16,7 +16,6 @@ from liq_pipeline.alerting.telling.chart import LastHours
 
 SHOWN: Final = timedelta(hours=6)
 BAR: Final = timedelta(minutes=5)
-_SIDES: Final = ("long", "short")
 
 
 def last_hours(
@@ -74,7 +73,7 @@ def last_hours(
         """,
         given,
     ).fetchone()
-    bars = [(at, *(sums.get(side, 0.0) for side in _SIDES)) for at, sums in sorted(forced.items())]
+    bars = [(at, sums.get("long", 0.0), sums.get("short", 0.0)) for at, sums in sorted(forced.items())]
     return LastHours(
         symbol=symbol,
         first=first,

@@ -15,13 +15,18 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from liq_pipeline.collector.buffer import EventBuffer
 from liq_pipeline.collector.collect import Collector
 from liq_pipeline.collector.coverage import Coverage
 from liq_pipeline.collector.streams import SETTLING, StreamReader
+from liq_pipeline.domain.records import Liquidation
 from liq_pipeline.settings import Settings, SourceSettings
-from liq_pipeline.sources.live import dydx, htx
+from liq_pipeline.sources.access.raw_log import RawLine
+from liq_pipeline.sources.live import dydx, gate, htx
 from liq_pipeline.sources.live.instruments import Instrument
+from liq_pipeline.sources.recorded.raw_answers import _SourcePlayer
 from liq_pipeline_tests.live_support import (
     StreamServer,
     VenueServer,
@@ -68,33 +73,33 @@ def test_the_list_fills_what_the_stream_left_out_and_repeats_nothing(
         collector.start()
         try:
             (reader,) = collector.streams
-            wait_until(lambda: reader.state == "up" and collector.sender.sent == 1, 20, "the list was not read")
+            wait_until(lambda: reader.state == "up" and collector.sender.sent == 1, 60, "the list was not read")
             streamed = datetime.now(UTC)
             stream.send(pushed(streamed, 200, 300))
-            wait_until(lambda: collector.sender.sent == 3, 10, "the stream was not read")
+            wait_until(lambda: collector.sender.sent == 3, 30, "the stream was not read")
             told += [listed(streamed, 200), listed(streamed, 300)]
             serve()
             _listed_again(rest)
             # An outage: the next one is told by the list alone.
             stream.greeting = []
             stream.drop()
-            wait_until(lambda: reader.connections > 1, 10, "nobody came back")
+            wait_until(lambda: reader.connections > 1, 30, "nobody came back")
             missed = datetime.now(UTC)
             told.append(listed(missed, 400))
             serve()
-            wait_until(lambda: collector.sender.sent == 4, 10, "the gap was not filled from the list")
+            wait_until(lambda: collector.sender.sent == 4, 60, "the gap was not filled from the list")
             # And back: what the list then says of the stream's time is the stream's.
             stream.greeting = frames_of("gate")["stream"][:1]
             stream.drop()
-            wait_until(lambda: reader.state == "up", 10, "the stream did not come back")
-            wait_until(lambda: bool(stream.send(pushed(datetime.now(UTC), 500))), 10, "nobody subscribed again")
-            wait_until(lambda: collector.sender.sent == 5, 10, "the stream was not read again")
+            wait_until(lambda: reader.state == "up", 30, "the stream did not come back")
+            wait_until(lambda: bool(stream.send(pushed(datetime.now(UTC), 500))), 30, "nobody subscribed again")
+            wait_until(lambda: collector.sender.sent == 5, 30, "the stream was not read again")
             told.append(listed(datetime.now(UTC), 500))
             serve()
             _listed_again(rest)
             coverage = collector.coverages["gate"]
             until = datetime.now(UTC) - SETTLING
-            wait_until(lambda: (coverage.read_until or before) >= until, 20, "the feed was not proved")
+            wait_until(lambda: (coverage.read_until or before) >= until, 60, "the feed was not proved")
             assert coverage.take_holes() == []
         finally:
             collector.stop()
@@ -134,7 +139,7 @@ def _listed_again(rest: VenueServer) -> None:
         return sum(asked.path == LIST for asked in list(rest.asked))
 
     seen = readings()
-    wait_until(lambda: readings() >= seen + 2, 10, "the list is not read")
+    wait_until(lambda: readings() >= seen + 2, 60, "the list is not read")
 
 
 def _reader(source: Any, stream: StreamServer, *instruments: Instrument) -> tuple[StreamReader, Coverage, EventBuffer]:
@@ -189,3 +194,31 @@ def test_dydx_follows_32_markets_two_a_second_and_proves_only_what_it_follows() 
     finally:
         _end(reader)
         stream.close()
+
+
+def test_a_recording_takes_the_same_turns() -> None:
+    """What the collector wrote down plays to the same rows: it says when the stream stood and when it was lost."""
+    player = _SourcePlayer(gate.SOURCE, "recorded/turns", ("BTC",))
+    noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
+    told: dict[str, str] = {}
+
+    def play(seconds: float, kind: Any, **fields: Any) -> None:
+        messages, problems = player.take(
+            RawLine(source="gate", kind=kind, received_at=noon + timedelta(seconds=seconds), **fields)
+        )
+        assert problems == []
+        told.update({record.event_id: record.source_topic for record in messages if isinstance(record, Liquidation)})
+
+    def list_of(seconds: float, *rows: dict[str, Any]) -> None:
+        params: dict[str, str | int] = {"contract": "BTC_USDT", "limit": 100}
+        play(seconds, "answer", path=LIST, params=params, payload=msgspec.Raw(msgspec.json.encode(list(rows))))
+
+    before, streamed, missed = (noon + timedelta(seconds=at) for at in (-20, 5, 25))
+    play(-10, "instruments", instruments=(Instrument("BTC", "BTC_USDT", 1, 0.0001),))
+    list_of(-5, listed(before, 100))
+    play(0, "turn", event_time=noon, text="stands")
+    play(6, "frame", text=json.dumps(pushed(streamed, 200)))
+    list_of(10, listed(before, 100), listed(streamed, 200))
+    play(22, "turn", event_time=noon + timedelta(seconds=18), text="lost")
+    list_of(30, listed(before, 100), listed(streamed, 200), listed(missed, 400))
+    assert sorted(told.values()) == ["liq_orders", "liq_orders", "public_liquidates"]

@@ -87,7 +87,7 @@ def _listen() -> None:
             return answer
 
         send.is_heard = True  # type: ignore[attr-defined]
-        requests.Session.send = send  # type: ignore[method-assign, assignment]
+        requests.Session.send = send  # type: ignore[method-assign]
 
 
 def _json(answer: requests.Response) -> Any:

@@ -19,7 +19,7 @@ REASON: Final = "ceiling"
 
 def always_passes(payload: Mapping[str, Any]) -> bool:
     """Escalations, whatever is CRITICAL, and a monitor that cannot see."""
-    return payload["kind"] == "escalated" or payload["severity"] == "CRITICAL" or payload["rule"] == "blind"
+    return bool(payload["kind"] == "escalated" or payload["severity"] == "CRITICAL" or payload["rule"] == "blind")
 
 
 def sent_within_the_hour(cursor: psycopg.Cursor[dict[str, Any]], now: datetime) -> dict[str, int]:

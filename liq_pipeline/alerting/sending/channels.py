@@ -163,7 +163,8 @@ def _attachment(png: bytes, file: str) -> Any:
     import apprise
     from apprise.attachment.memory import AttachMemory
 
-    return apprise.AppriseAttachment(AttachMemory(content=png, name=file, mimetype="image/png"))
+    memory: Any = AttachMemory  # it carries no types
+    return apprise.AppriseAttachment(memory(content=png, name=file, mimetype="image/png"))
 
 
 def _notify(name: str, url: SecretStr, timeout_seconds: float, **given: Any) -> ChannelResult:
