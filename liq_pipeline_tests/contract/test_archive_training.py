@@ -20,7 +20,7 @@ from liq_pipeline.evaluation.archive.features import as_known, features_are_kept
 from liq_pipeline.evaluation.archive.market import load_quarter
 from liq_pipeline.evaluation.archive.months import facts_of, load_span
 from liq_pipeline.evaluation.archive.plan import Plan, Quarter, months_between
-from liq_pipeline.evaluation.archive.run import Done, train
+from liq_pipeline.evaluation.archive.run import Done, Manner, train
 from liq_pipeline.evaluation.panels.as_bars import bars_of
 from liq_pipeline.evaluation.panels.panel import VALUE_COLUMNS, Panel
 from liq_pipeline.scoring.probability import FEATURES, feature_arrays, load_model, shipped_model
@@ -29,6 +29,8 @@ from liq_pipeline.sources.archives import binance
 
 SYMBOLS = ("BTC", "WIF")
 FIRST, LAST = generated.start_of("2024-01-01"), generated.start_of("2024-04-20")
+SWIFTLY = Manner(2, niceness=0, requests_per_second=1e6)
+"""Nobody is to be spared here."""
 PUBLISHED_FROM = generated.start_of("2023-12-21")
 
 pytestmark = pytest.mark.xdist_group("archive training")
@@ -54,7 +56,7 @@ def plan_in(folder: Path) -> Plan:
 @pytest.fixture(scope="module")
 def trained(archive: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Done, list[str]]:
     plan, said = plan_in(tmp_path_factory.mktemp("trained")), list[str]()
-    return plan, train(plan, settings_of(archive), shipped_model(), workers=2, say=said.append), said
+    return plan, train(plan, settings_of(archive), shipped_model(), SWIFTLY, say=said.append), said
 
 
 def test_a_candidate_comes_with_its_walk_forward_its_quarters_and_its_report(
@@ -132,10 +134,10 @@ import sys
 from pathlib import Path
 from liq_pipeline.evaluation.archive.run import train
 from liq_pipeline.scoring.probability import shipped_model
-from liq_pipeline_tests.contract.test_archive_training import plan_in, settings_of
+from liq_pipeline_tests.contract.test_archive_training import SWIFTLY, plan_in, settings_of
 
 if __name__ == "__main__":
-    train(plan_in(Path(sys.argv[1])), settings_of(sys.argv[2]), shipped_model(), workers=2, say=print)
+    train(plan_in(Path(sys.argv[1])), settings_of(sys.argv[2]), shipped_model(), SWIFTLY, say=print)
 """
 
 
@@ -171,6 +173,6 @@ def test_too_little_to_learn_from_and_an_archive_that_is_down_are_sentences(
     plan, _, _ = trained
     short = Plan(("BTC",), generated.start_of("2024-02-01"), generated.start_of("2024-03-01"), plan.folder)
     with pytest.raises(LiqError, match="too few cascades to judge"):
-        train(short, settings_of(archive), shipped_model(), workers=1, say=lambda _text: None)
+        train(short, settings_of(archive), shipped_model(), SWIFTLY, say=lambda _text: None)
     with pytest.raises(LiqError, match="before its --to"):
         Plan(("BTC",), LAST, FIRST, tmp_path)
