@@ -17,7 +17,7 @@ open interest the price-only coefficients answer, and `is_reduced` says so; with
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
@@ -27,7 +27,7 @@ from typing import Any, Final
 import numpy as np
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.scoring.bars import BarArrays, Booleans, Floats, Integers, Points
+from liq_pipeline.scoring.bars import BarArrays, Booleans, Floats, Integers, Points, bars_between
 from liq_pipeline.scoring.early_warning import (
     WARNING_HORIZON_HOURS,
     WarningReference,
@@ -70,6 +70,8 @@ LARGEST_CASCADE: Final = 2.0
 US_MORNING_HOURS: Final = (12, 16)
 """UTC, Monday to Friday: American data releases and the opening of the stock market."""
 
+MOST_CELLS: Final = 12_000_000
+"""(symbols x venues x bars) of which features are computed at once: some twenty arrays of 100 MB."""
 PRICE_VARIANCE_FLOOR: Final = 1e-8
 INTEREST_VARIANCE_FLOOR: Final = 1e-7
 """Added to hourly variances: a frozen series has a small volatility, not minus infinity."""
@@ -219,6 +221,21 @@ def _market(values: Floats) -> Floats:
     return np.asarray(np.broadcast_to(market_mean(values), values.shape), dtype=np.float64)
 
 
+def _in_blocks(bars: BarArrays, lookback_hours: int) -> Iterator[tuple[BarArrays, int]]:
+    """The bars in pieces that fit into memory: each with the look-back before it, and how many of its rows are new.
+
+    A month of 300 symbols at once was 4 GB of intermediate arrays.
+    """
+    series = max(1, len(bars.symbols) * len(bars.venues))
+    reach = bars.rows_of(lookback_hours)
+    rows = max(bars.rows_of(24), MOST_CELLS // series - reach)
+    for first in range(0, bars.count, rows):
+        stop = min(first + rows, bars.count)
+        yield bars_between(bars, max(0, first - reach), stop), stop - first
+    if not bars.count:
+        yield bars, 0
+
+
 def _hourly_change(log_values: Floats, per_hour: int, largest: float) -> Floats:
     return np.asarray(np.clip(log_values - lag(log_values, per_hour), -largest, largest), dtype=np.float64)
 
@@ -357,7 +374,13 @@ class CascadeModel:
 
     def warning_reference(self, bars: BarArrays, days: Integers) -> WarningReference:
         """What the early warning of these days compares with, from bars that reach 30 days and the look-back before."""
-        probability = self.by_hours(feature_arrays(bars))[0][WARNING_HORIZON_HOURS]
+        probability = np.concatenate(
+            [
+                self.by_hours(feature_arrays(part, last))[0][WARNING_HORIZON_HOURS]
+                for part, last in _in_blocks(bars, self.lookback_hours)
+            ],
+            axis=-1,
+        )
         return warning_reference(bars.end_seconds, market_mean(probability), days)
 
     def outside_training(self, found: Mapping[str, Floats], hours: int = 4) -> dict[str, Booleans]:

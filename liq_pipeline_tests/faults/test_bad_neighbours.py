@@ -23,7 +23,8 @@ from liq_pipeline.operations.status import Status, _read_held
 from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.landing import dead_letters
-from liq_pipeline.store.landing.lander import Lander
+from liq_pipeline.store.landing import lander as lander_module
+from liq_pipeline.store.landing.lander import DatabaseAwayError, Lander
 from liq_pipeline_tests.landing_support import SAMPLES, T0, count, price, select
 
 WORLD = World(
@@ -155,7 +156,8 @@ def test_a_recording_waits_for_a_held_partition(database_url: str) -> None:
 
 _LAND = """
 import resource, sys
-from liq_pipeline.store.landing.lander import Lander
+from liq_pipeline.store.landing import lander as lander_module
+from liq_pipeline.store.landing.lander import DatabaseAwayError, Lander
 with Lander(*sys.argv[1:4]) as lander:
     lander.land_to_end(1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -244,3 +246,18 @@ def test_a_message_larger_than_any_of_ours_is_dead_and_only_its_start_is_kept(
     assert len(letter.key_bytes) == dead_letters.KEPT_BYTES
     assert letter.headers == []
     assert select(database_url, "SELECT is_cut FROM dead_letters") == [(True,)]
+
+
+def test_a_session_that_holds_a_table_is_told_instead_of_waited_for(
+    kafka_server: str, topic_prefix: str, database_url: str, ours: KafkaProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ALTER TABLE that somebody left open; with it gone landing goes on."""
+    monkeypatch.setattr(lander_module, "LIVE_LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(lander_module, "BACKOFF_SECONDS", (0.1,))
+    ours.send(wire_name("prices", topic_prefix), encode(price(1)), partition=0).get(30)
+    with connect(database_url) as holder, Lander(database_url, kafka_server, topic_prefix) as lander:
+        holder.execute("LOCK TABLE prices IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(DatabaseAwayError, match="another session has held a lock"):
+            lander.land_to_end(30)
+        holder.rollback()
+        assert lander.land_to_end(30).rows_landed == 1

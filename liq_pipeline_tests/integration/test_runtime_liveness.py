@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,10 +17,13 @@ import psycopg
 import pytest
 
 from liq_pipeline.runtime import liveness
+from liq_pipeline.runtime.files import write_json
 from liq_pipeline.runtime.home import SUPERVISED_HOME, Home
 from liq_pipeline.runtime.processes import ProcessIdentity, free_port
 from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
 from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
+from liq_pipeline.runtime.watchdog import Watchdog
+from liq_pipeline.settings import Settings
 from liq_pipeline_tests.alert_receiver import receiver
 
 _GRPC = """
@@ -167,3 +171,33 @@ def test_under_no_supervisor_nothing_is_stamped(tmp_path: Path, monkeypatch: pyt
     liveness.note_alive("tick")
     assert liveness.StampingEvent("x").wait(0.01) is False
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sensor_that_somebody_stopped_is_named_in_the_blind_message(
+    database_url: str, new_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is broken then, and nobody would find it. The row is as Dagster's storage holds it."""
+    home = Home(new_home)
+    home.prepare()
+    write_json(
+        home.runtime_path, {"dagster_storage_url": database_url.replace("postgresql://", "postgresql+psycopg2://")}
+    )
+    body = {"__class__": "InstigatorState", "origin": {"__class__": "ExternalJobOrigin", "job_name": "tick_when_due"}}
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute(
+            "CREATE TABLE instigators (status text, instigator_type text, instigator_body text, update_timestamp"
+            " timestamp)"
+        )
+        for status, name in (("STOPPED", "tick_when_due"), ("RUNNING", "deliver_when_due")):
+            body["origin"]["job_name"] = name  # type: ignore[index]
+            conn.execute("INSERT INTO instigators VALUES (%s, 'SENSOR', %s, now())", [status, json.dumps(body)])
+    monkeypatch.setenv("LIQ_HOME", str(new_home))
+    with receiver() as channel:
+        monkeypatch.setenv("LIQ_ALERT_URLS", channel.url)
+        watchdog = Watchdog(
+            home, Settings(), "real", say=lambda _: None, troubles=list, blind_seconds=-1.0, first_tick_seconds=0.0
+        )
+        watchdog.look()
+        (message,) = channel.messages
+    assert "Somebody stopped tick_when_due in Dagster at" in message["message"]
+    assert "deliver_when_due" not in message["message"]

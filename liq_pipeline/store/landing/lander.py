@@ -37,7 +37,7 @@ from liq_pipeline.bus.reader import (
 )
 from liq_pipeline.bus.topics import IN_TOPICS
 from liq_pipeline.errors import LiqError
-from liq_pipeline.store.connection import connect
+from liq_pipeline.store.connection import LIVE_LOCK_SECONDS, connect
 from liq_pipeline.store.landing import held
 from liq_pipeline.store.landing import offsets as landing_offsets
 from liq_pipeline.store.landing.batch import Batch, LandResult, decode_batch
@@ -375,7 +375,9 @@ class Lander:
 
     def _connection(self) -> Connection:
         if self._conn is None or self._conn.closed:
-            self._conn = connect(self._database_url, application_name=f"liq {self._consumer}")
+            self._conn = connect(
+                self._database_url, application_name=f"liq {self._consumer}", lock_seconds=LIVE_LOCK_SECONDS
+            )
         return self._conn
 
     def _attempt(self, work: Callable[[], T]) -> T:
@@ -432,6 +434,11 @@ def _explain(error: psycopg.Error) -> str:
         return (
             "PostgreSQL's disk is full: landing stands still, nothing is lost while Kafka keeps its log; make room and "
             "it goes on by itself"
+        )
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return (
+            f"another session has held a lock on a table for {LIVE_LOCK_SECONDS:.0f} s and more: landing stands still, "
+            "nothing is lost; pg_locks and pg_stat_activity tell whose it is"
         )
     return f"PostgreSQL failed {len(BACKOFF_SECONDS) + 1} times in a row, nothing is lost: {_first_line(error)}"
 
