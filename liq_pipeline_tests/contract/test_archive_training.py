@@ -33,7 +33,7 @@ SWIFTLY = Manner(2, niceness=0, requests_per_second=1e6)
 """Nobody is to be spared here."""
 PUBLISHED_FROM = generated.start_of("2023-12-21")
 
-pytestmark = pytest.mark.xdist_group("archive training")
+pytestmark = [pytest.mark.xdist_group("archive training"), pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
