@@ -13,16 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dagster import DagsterInstance, MultiPartitionKey, materialize
 
 from bench import _archive as generated
+from liq_pipeline.defs.heavy.archive_training import archive_features
+from liq_pipeline.defs.resources import Services
 from liq_pipeline.errors import LiqError
 from liq_pipeline.evaluation.archive.features import as_known, features_are_kept, keep_features, known_panel
 from liq_pipeline.evaluation.archive.market import load_quarter
 from liq_pipeline.evaluation.archive.months import facts_of, load_span
-from liq_pipeline.evaluation.archive.plan import Plan, Quarter, months_between
+from liq_pipeline.evaluation.archive.plan import Plan, Quarter, months_between, training_folder
 from liq_pipeline.evaluation.archive.run import Done, Manner, train
 from liq_pipeline.evaluation.panels.as_bars import bars_of
 from liq_pipeline.evaluation.panels.panel import VALUE_COLUMNS, Panel
+from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.scoring.probability import FEATURES, feature_arrays, load_model, shipped_model
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources.archives import binance
@@ -55,7 +59,7 @@ def plan_in(folder: Path) -> Plan:
 
 @pytest.fixture(scope="module")
 def trained(archive: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Done, list[str]]:
-    plan, said = plan_in(tmp_path_factory.mktemp("trained")), list[str]()
+    plan, said = plan_in(training_folder(tmp_path_factory.mktemp("trained"))), list[str]()
     return plan, train(plan, settings_of(archive), shipped_model(), SWIFTLY, say=said.append), said
 
 
@@ -127,6 +131,34 @@ def test_the_second_pass_gives_the_market_s_terms_as_scoring_would_of_all_symbol
     assert rows.events
     assert set(facts_of(plan.feature_file("BTC", quarter))["made_of"]) == {"features", "2023-12", "2024-01", "2024-02",
                                                                           "2024-03", "2024-04"}  # fmt: skip
+
+
+def test_dagster_s_partition_is_the_same_file_and_finds_it_made(
+    trained: tuple[Plan, Done, list[str]], archive: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The process of a run steps behind the ticks for good; this one runs other tests after.
+    monkeypatch.setattr("liq_pipeline.defs.heavy.archive_training.settle_into_process", lambda: None)
+    plan, _, _ = trained
+    home = plan.folder.parents[1]
+    file = plan.feature_file("WIF", Quarter(2024, 1))
+    before = file.read_bytes()
+    file.unlink()
+    settings = Settings(home=home, sources=SourceSettings(urls={binance.NAME: archive}))
+    services = Services(settings, Endpoints("", ""))
+    made = []
+    with DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("archive_symbols", ["WIF"])
+        for _ in range(2):
+            result = materialize(
+                [archive_features],
+                partition_key=MultiPartitionKey({"symbol": "WIF", "quarter": "2024-01-01"}),
+                resources={"services": services},
+                instance=instance,
+            )
+            (event,) = result.asset_materializations_for_node("history__archive_features")
+            made.append(event.metadata["was_made_before"].value)
+    assert made == [False, True]
+    assert file.read_bytes() == before
 
 
 _PROGRAM = """
