@@ -1,7 +1,7 @@
 """From the partitions to one candidate: walk-forward by quarters, calibration, the early warning's rule, a report.
 
-Belongs here: which rows a fit sees, the folds, what is said of them. Does not: the regression (evaluation/models/training.py),
-partitions (features.py, market.py).
+Belongs here: which rows a fit sees, the folds, what is said of them. Does not: the regression
+(evaluation/models/training.py), partitions (features.py, market.py).
 
 A fit sees every row near a cascade and one in SHARE of the rest, which then weighs as much as all of them; figures
 stand on all rows of a quarter. Quarters pass through memory one at a time.
