@@ -74,7 +74,8 @@ def fit_archive(
     plan: Plan, settings: Settings, in_force: CascadeModel, say: Callable[[str], None] = lambda _text: None
 ) -> tuple[CascadeModel, dict[str, Any]]:
     """The candidate and its report. Raises LiqError if there is too little to learn from."""
-    folds, parts = _Folds(), []
+    folds = _Folds()
+    parts: list[TrainingRows] = []
     for quarter in plan.quarters:
         rows = load_quarter(plan, quarter)
         if rows is None:
