@@ -58,9 +58,12 @@ def market_of(symbol: str, first: datetime, days: int, seed: int = 7) -> dict[st
 
 def _pulled(steps: Floats, rows: int) -> Floats:
     """A walk that is drawn back to its start over so many rows."""
-    from scipy.signal import lfilter
-
-    return np.asarray(lfilter([1.0], [1.0, -(1.0 - 1.0 / rows)], steps), dtype=np.float64)
+    kept = 1.0 - 1.0 / rows
+    walk, place = np.empty(steps.size), 0.0
+    for number, step in enumerate(steps.tolist()):
+        place = kept * place + step
+        walk[number] = place
+    return walk
 
 
 def publish(folder: Path, symbol: str, first: datetime, days: int) -> int:

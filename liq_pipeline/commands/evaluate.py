@@ -21,6 +21,7 @@ from liq_pipeline.commands.shared import (
     out,
     settings_in_force,
 )
+from liq_pipeline.domain.symbols import coin_of
 from liq_pipeline.errors import LiqError
 
 
@@ -35,6 +36,7 @@ def evaluate(
     published: Annotated[
         bool, typer.Option("--published", help="Fetch from the public archives and rebuild the docs' figures.")
     ] = False,
+    symbols: Annotated[str | None, typer.Option(help="With --published: other coins, e.g. BTC,SUI.")] = None,
     simulated: Annotated[
         int | None, typer.Option(min=7, help="Judge so many days of the simulator, which has a flow side.")
     ] = None,
@@ -45,6 +47,8 @@ def evaluate(
     last = None if to is None else instant(to, "--to")
     if sum((panel is not None, published, simulated is not None)) > 1:
         raise LiqError("--panel, --published and --simulated exclude each other.")
+    if symbols is not None and not published:
+        raise LiqError("--symbols chooses the coins of --published; a panel and the store have their own.")
     if first is not None and last is not None and last <= first:
         raise LiqError(f"--to {to} does not lie after --from {from_}.")
     if out_dir is not None:
@@ -67,7 +71,10 @@ def evaluate(
         else:
             from liq_pipeline.evaluation.panels.published import published_panel
 
-            panel_file = published_panel(settings, first, last, out_dir, lambda text: err.print(text, style="dim"))
+            coins = None if symbols is None else tuple(coin_of(name) for name in symbols.split(",") if name.strip())
+            panel_file = published_panel(
+                settings, first, last, out_dir, lambda text: err.print(text, style="dim"), coins
+            )
             report = run_evaluation(panel_file, first, last, out_dir, settings=settings)
     else:
         report = _stored(world, first, last, out_dir)

@@ -112,6 +112,7 @@ def _train_on_archive(from_: str | None, to: str | None, symbols: str | None, wo
 
     from liq_pipeline.domain.symbols import coin_of
     from liq_pipeline.evaluation.archive.plan import Plan, training_folder
+    from liq_pipeline.evaluation.archive.run import Manner
     from liq_pipeline.evaluation.archive.run import train as train_archive
     from liq_pipeline.pipeline import models
     from liq_pipeline.scoring.probability import shipped_model
@@ -128,7 +129,7 @@ def _train_on_archive(from_: str | None, to: str | None, symbols: str | None, wo
             in_force, has_store = models.model_in_force(connection), True
     except LiqError:
         in_force, has_store = shipped_model(), False
-    done = train_archive(plan, settings, in_force, workers=workers, say=lambda text: out.print(text, highlight=False))
+    done = train_archive(plan, settings, in_force, Manner(workers), say=lambda text: out.print(text, highlight=False))
     for problem in done.problems[:5]:
         out.print(f"in the archive's files: {problem}", highlight=False)
     if has_store:

@@ -22,23 +22,25 @@ MakeSettings = Callable[..., Settings]
 FIRST = datetime(2025, 12, 1, tzinfo=UTC)
 LAST = FIRST + timedelta(days=2)
 FIVE_MINUTES = timedelta(minutes=5)
+COINS = ("BTC", "ETH")
 
 
-def rebuilt(server: VenueServer, settings: MakeSettings, out: Path | None = None) -> published.Panel:
+def rebuilt(
+    server: VenueServer, settings: MakeSettings, out: Path | None = None, symbols: tuple[str, ...] | None = None
+) -> published.Panel:
     chosen = settings(sources=SourceSettings(urls={binance.NAME: server.url(binance.NAME)}))
-    return published.published_panel(chosen, FIRST, LAST, out)
+    return published.published_panel(chosen, FIRST, LAST, out, symbols=symbols)
 
 
 def test_each_cell_is_what_had_been_published_by_its_time_and_the_written_file_repeats_it(
-    settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: MakeSettings, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(published, "SYMBOLS", ("BTC", "ETH"))
     with venue_server() as server:
         server.serve(binance.NAME, {})
         serve_market(server, ("BTC", "ETH"), date(2025, 11, 30), date(2025, 12, 2))
         withdraw(server, binance.METRICS.path("ETHUSDT", FIRST + timedelta(days=1)))
-        panel = rebuilt(server, settings, tmp_path)
-        cached = rebuilt(server, settings)
+        panel = rebuilt(server, settings, tmp_path, COINS)
+        cached = rebuilt(server, settings, None, COINS)
     moments = [datetime.fromtimestamp(int(second), UTC) for second in panel.time]
     assert (moments[0], moments[-1], panel.step_seconds) == (FIRST, LAST - FIVE_MINUTES, 300)
     for place, symbol in enumerate(panel.symbols):

@@ -91,7 +91,7 @@ def archive_candidate(
 ) -> MaterializeResult[Any]:
     """Fit and put in shadow; the same data again make no second candidate."""
     from liq_pipeline.evaluation.archive.plan import Plan, training_folder
-    from liq_pipeline.evaluation.archive.run import train
+    from liq_pipeline.evaluation.archive.run import Manner, train
     from liq_pipeline.pipeline import models
 
     settings = services.settings
@@ -104,7 +104,7 @@ def archive_candidate(
         with services.connect("dagster archive training") as connection:
             in_force = models.model_in_force(connection)
         # No connection stays open for the hours that this may take.
-        done = train(plan, settings, in_force, workers=config.workers, say=_say_through(context))
+        done = train(plan, settings, in_force, Manner(config.workers), say=_say_through(context))
     with services.connect("dagster archive training") as connection:
         if all(known.model_id != done.model.model_id for known in models.list_models(connection)):
             models.add_candidate(connection, done.model, f"trained on archives of {', '.join(symbols)}")

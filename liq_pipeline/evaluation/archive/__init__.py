@@ -4,7 +4,7 @@ Lives here: plan.py (which coins and quarters, and where their files lie), month
 per symbol and month), features.py (features and labels per symbol and quarter), market.py (the terms that need all
 symbols, in a second pass), fit.py (walk-forward by quarters, one candidate and its report), run.py (the way through all
 of it, in worker processes). Does not: the archive's layout and quirks (sources/archives/), the regression
-(models/training.py), the models' table (pipeline/models.py).
+(evaluation/models/training.py), the models' table (pipeline/models.py).
 
 Every step writes whole files that hold nothing but what their inputs say, so a run that is killed goes on where it was,
 and any number of processes make the same bytes.

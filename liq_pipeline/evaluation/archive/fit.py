@@ -1,7 +1,7 @@
 """From the partitions to one candidate: walk-forward by quarters, calibration, the early warning's rule, a report.
 
-Belongs here: which rows a fit sees, the folds, what is said of them. Does not: the regression (models/training.py),
-partitions (features.py, market.py).
+Belongs here: which rows a fit sees, the folds, what is said of them. Does not: the regression
+(evaluation/models/training.py), partitions (features.py, market.py).
 
 A fit sees every row near a cascade and one in SHARE of the rest, which then weighs as much as all of them; figures
 stand on all rows of a quarter. Quarters pass through memory one at a time.
@@ -74,7 +74,8 @@ def fit_archive(
     plan: Plan, settings: Settings, in_force: CascadeModel, say: Callable[[str], None] = lambda _text: None
 ) -> tuple[CascadeModel, dict[str, Any]]:
     """The candidate and its report. Raises LiqError if there is too little to learn from."""
-    folds, parts = _Folds(), []
+    folds = _Folds()
+    parts: list[TrainingRows] = []
     for quarter in plan.quarters:
         rows = load_quarter(plan, quarter)
         if rows is None:

@@ -36,6 +36,15 @@ _SHOWN: Final = 3
 
 
 @dataclass(frozen=True)
+class Manner:
+    """How it runs: processes, how far they step behind everything else, and requests a second over all of them."""
+
+    workers: int
+    niceness: int = NICENESS
+    requests_per_second: float = REQUESTS_PER_SECOND
+
+
+@dataclass(frozen=True)
 class Done:
     """A finished training. seconds: by step."""
 
@@ -47,18 +56,18 @@ class Done:
     problems: tuple[str, ...]
 
 
-def train(plan: Plan, settings: Settings, in_force: CascadeModel, *, workers: int, say: Callable[[str], None]) -> Done:
+def train(plan: Plan, settings: Settings, in_force: CascadeModel, manner: Manner, say: Callable[[str], None]) -> Done:
     """Everything that is not there yet, then the fit. Raises LiqError; what was done until then stays done."""
     from liq_pipeline.evaluation.archive.fit import fit_archive
 
     begun = time.monotonic()
     seconds: dict[str, float] = {}
     months = [(s, month) for month in plan.months for s in plan.symbols if not month_is_kept(plan, s, month)]
-    problems = _all(plan, settings, workers, "month", months, say)
+    problems = _all(plan, settings, manner, "month", months, say)
     seconds["months"] = time.monotonic() - begun
     begun = time.monotonic()
     partitions = [(s, q.name) for q in plan.quarters for s in plan.symbols if not features_are_kept(plan, s, q)]
-    problems += _all(plan, settings, workers, "partition", partitions, say)
+    problems += _all(plan, settings, manner, "partition", partitions, say)
     seconds["features"] = time.monotonic() - begun
     begun = time.monotonic()
     model, report = fit_archive(plan, settings, in_force, say)
@@ -99,9 +108,9 @@ _plan: Plan
 _archive: binance.BinanceArchive
 
 
-def _begin(plan: Plan, settings: Settings, per_second: float) -> None:
+def _begin(plan: Plan, settings: Settings, per_second: float, niceness: int) -> None:
     global _plan, _archive
-    os.nice(NICENESS)
+    os.nice(niceness)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     _plan = plan
     _archive, _ = _open(settings, per_second)
@@ -129,7 +138,7 @@ def _do(kind: str, symbol: str, of: Any) -> tuple[list[str], str | None]:
 def _all(
     plan: Plan,
     settings: Settings,
-    workers: int,
+    manner: Manner,
     kind: str,
     tasks: Sequence[tuple[str, Any]],
     say: Callable[[str], None],
@@ -140,7 +149,8 @@ def _all(
     problems: list[str] = []
     failed: list[str] = []
     # Fresh processes: a fork would share sockets and threads.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (plan, settings, REQUESTS_PER_SECOND / workers))
+    pace = manner.requests_per_second / manner.workers
+    pool = ProcessPoolExecutor(manner.workers, get_context("spawn"), _begin, (plan, settings, pace, manner.niceness))
     with pool:
         waiting = [pool.submit(_do, kind, symbol, of) for symbol, of in tasks]
         for number, one in enumerate(as_completed(waiting), start=1):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,13 +50,15 @@ def published_panel(
     last: datetime | None = None,
     out: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
+    symbols: Sequence[str] | None = None,
 ) -> Panel:
     """Fetch (or take from LIQ_HOME/archives) what was published of the coins and put it on a 5-min grid.
 
-    out: where panel.parquet is written, so that `liq evaluate --panel` repeats it offline. Raises LiqError if nothing
-    was published of the span, SourceError if the archive cannot be read.
+    symbols: other coins than those of the docs' figures. out: where panel.parquet is written, so that
+    `liq evaluate --panel` repeats it offline. Raises LiqError if nothing was published of the span, SourceError if the
+    archive cannot be read.
     """
-    start, end = first or FIRST, last or LAST
+    start, end, coins = first or FIRST, last or LAST, tuple(symbols or SYMBOLS)
     url = settings.sources.urls.get(binance.NAME) or binance.URL
     files = ArchiveFiles(binance.NAME, url, cache=Path(settings.home) / CACHE)
     rows: dict[tuple[str, str], _Rows] = defaultdict(list)
@@ -66,7 +68,7 @@ def published_panel(
     try:
         archive = binance.BinanceArchive(files)
         # A rate settled before the first row is in force at it.
-        pieces = list(archive.pieces(SYMBOLS, start - FUNDING_AGE, end))
+        pieces = list(archive.pieces(coins, start - FUNDING_AGE, end))
         now = datetime.now(UTC)
         with ThreadPoolExecutor(archive.concurrency, thread_name_prefix="published") as pool:
             read = pool.map(lambda piece: archive.read(piece, lambda _path: None, now), pieces)
@@ -83,7 +85,7 @@ def published_panel(
     finally:
         files.close()
     if not any(name == "price_usd" for _, name in rows):
-        raise LiqError(f"the archive has no price of {', '.join(SYMBOLS)} from {start:%Y-%m-%d} to {end:%Y-%m-%d}")
+        raise LiqError(f"the archive has no price of {', '.join(coins)} from {start:%Y-%m-%d} to {end:%Y-%m-%d}")
     missing = [f"{series}: {count} of the files are not in the archive" for series, count in sorted(absent.items())]
     panel = _panel(rows, start, end, digest.hexdigest(), [*missing, *problems])
     if out is not None:
