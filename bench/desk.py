@@ -51,12 +51,14 @@ def serving(url: str) -> Iterator[tuple[int, psutil.Process]]:
     command = [sys.executable, "-m", "liq_pipeline.cli", "serve", "--port", str(port)]
     process = subprocess.Popen(command, env=environment)
     try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + 180
+        while True:
             try:
                 if fetch(port, "/healthz")[0] == 200:
                     break
             except OSError:
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise SystemExit("the desk did not answer within 180 s: is the machine busy?") from None
                 time.sleep(0.05)
         yield port, psutil.Process(process.pid)
     finally:
