@@ -28,7 +28,11 @@ from liq_pipeline.runtime.processes import free_port
 from liq_pipeline_tests.contract.test_compose_file import EXAMPLE_VALUES, OURS, ROOT, SECRETS, interpolate
 
 PORTS = ("8000", "3000", "4266", "9109")
-VALUES = {**EXAMPLE_VALUES, **dict.fromkeys(SECRETS, "a-secret-of-this-test"), "LIQ_SYMBOLS": "BTC"}
+VALUES = {
+    **EXAMPLE_VALUES,
+    **dict.fromkeys(SECRETS, "a-secret-of-this-test"),
+    "LIQ_SYMBOLS": "BTC",  # its simulated history of 30 days, 100,000 records, lands before the first tick
+}
 PATIENCE_SECONDS = 300
 """For one health check. It comes within seconds on a quiet machine; CI's is not."""
 
