@@ -18,6 +18,9 @@ from liq_pipeline.domain.records import FUTURE_TOLERANCE, SCHEMA_VERSION, Heartb
 WATERMARK: Final = "watermark"
 HEARTBEAT: Final = "heartbeat"
 
+MAX_VALUE_BYTES: Final = 64 * 1024
+"""Our largest message has 600 bytes. A valid one of megabytes would be kept whole in a row, and read back by ticks."""
+
 Headers = Sequence[tuple[str, bytes | None]]
 
 # Decimals as strings: a JSON number would pass through a binary float in most readers.
@@ -61,11 +64,13 @@ def decode(topic: str, value: bytes | None, headers: Headers, appended_at: datet
     """The message in these bytes, checked against itself and against the time the broker appended it.
 
     topic: the contract's name. appended_at: the broker's LogAppendTime (UTC), None where the broker gives none.
-    Raises DecodeError with one of the codes empty_value, wrong_record_type, not_json, unknown_version, missing_field,
-    impossible_number, invalid_field, or a code of RecordError.
+    Raises DecodeError with one of the codes empty_value, too_large, wrong_record_type, not_json, unknown_version,
+    missing_field, impossible_number, invalid_field, or a code of RecordError.
     """
     if not value:
         raise DecodeError("empty_value", "the message has no value")
+    if len(value) > MAX_VALUE_BYTES:
+        raise DecodeError("too_large", f"the value has {len(value)} bytes; no message has more than {MAX_VALUE_BYTES}")
     decoder = _decoder_for(topic, headers) if headers else _decoders[topic]
     try:
         # msgspec looks at the text only of fields that it knows.

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
-from operator import attrgetter
 from typing import Any, Final, NamedTuple, Self
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.errors import CorruptRecordError, KafkaError, LogTruncationError, OffsetOutOfRangeError
 
+from liq_pipeline.bus import held
+from liq_pipeline.bus.held import Held
 from liq_pipeline.bus.topics import IN_TOPICS, wire_name
-from liq_pipeline.bus.unpack import LeanRecords
+from liq_pipeline.bus.unpack import Room, RoomSpentError, lean_records
 from liq_pipeline.errors import LiqError
 
 REQUEST_TIMEOUT_SECONDS: Final = 30.0
@@ -28,9 +29,8 @@ _FETCH_MAX_BYTES: Final = 16 * 1024 * 1024
 _PARTITION_FETCH_MAX_BYTES: Final = 2 * 1024 * 1024
 POLL_MAX_BYTES: Final = 16 * 1024 * 1024
 """Of values that one poll() hands out: 10,000 messages of 1 MiB, or a batch that unpacks to a hundred times its size,
-must not become one transaction. The message that passes the bound is still in."""
-
-_VALUE: Final = attrgetter("value")
+must not become one transaction. The message that passes the bound is still in, and no poll unpacks more than this and
+one batch (uncompress.MAX_UNPACKED_BYTES)."""
 
 
 class ReadError(LiqError):
@@ -46,7 +46,7 @@ class OffsetsGoneError(Exception):
 
 
 class UnreadableError(Exception):
-    """A batch in Kafka cannot be taken apart: see unreadable()."""
+    """A batch in Kafka is damaged, so that it is unknown where the next one begins: see unreadable()."""
 
 
 class Partition(NamedTuple):
@@ -93,6 +93,7 @@ class TopicReader:
         names = {wire_name(topic, topic_prefix): topic for topic in topics}
         wanted = None if partitions is None else frozenset(partitions)
         self._kept: dict[Partition, list[Any]] = {}
+        self._room = Room(POLL_MAX_BYTES)
         try:
             self.cluster_id, self.topic_ids, counts = self._describe(names)
         except ReadError:
@@ -147,7 +148,7 @@ class TopicReader:
                 request_timeout_ms=self._timeout_ms,
                 bootstrap_timeout_ms=self._timeout_ms,
             )
-            consumer._fetcher.PartitionRecords = LeanRecords
+            consumer._fetcher.PartitionRecords = lean_records(self._room)
             consumer.assign([self._wire[partition] for partition in self.partitions])
         except KafkaError as error:
             raise KafkaAwayError(f"Kafka at {self.bootstrap_servers} does not answer: {error}") from error
@@ -183,6 +184,19 @@ class TopicReader:
         """Where each partition's log ends now: half the questions of bounds()."""
         return self._offsets(self._consumer.end_offsets)
 
+    def held(self, ends: Mapping[Partition, int]) -> dict[Partition, Held]:
+        """Which partitions hold more than can be read up to these ends: somebody's transaction is open. See held.py."""
+        place_of = {self._wire[partition]: partition for partition in ends}
+        try:
+            found = held.held(self._admin, {self._wire[partition]: end for partition, end in ends.items()})
+        except KafkaError as error:
+            raise KafkaAwayError(f"Kafka at {self.bootstrap_servers} does not tell its offsets: {error}") from error
+        return {place_of[wire]: value for wire, value in found.items()}
+
+    def holder(self, partition: Partition, stable_offset: int) -> str | None:
+        """Who holds the partition from that offset on, in words; None where Kafka does not tell."""
+        return held.holder(self._admin, self._wire[partition], stable_offset)
+
     def _offsets(self, ask: Callable[..., dict[Any, int]]) -> dict[Partition, int]:
         try:
             found = ask([self._wire[partition] for partition in self.partitions], timeout_ms=self._timeout_ms)
@@ -193,6 +207,7 @@ class TopicReader:
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         """Read on from these offsets; what was fetched ahead is dropped."""
         self._kept.clear()
+        self._room.passed_over.clear()
         for partition, offset in offsets.items():
             self._consumer.seek(self._wire[partition], offset)
 
@@ -205,21 +220,22 @@ class TopicReader:
     def poll(self, max_records: int, timeout_seconds: float) -> dict[Partition, list[Any]]:
         """Up to max_records messages and about POLL_MAX_BYTES, in offset order per partition; empty if none in time.
 
+        Ask passed_over() afterwards: what lies between these messages and cannot be taken apart.
         Messages are unpack.Message; kafka-python's ConsumerRecord, which has the same fields, from brokers that
         still keep formats older than 2.
-        Raises OffsetsGoneError if a position fell out of its log, UnreadableError if a batch cannot be taken apart,
-        ReadError if Kafka cannot be read.
+        Raises OffsetsGoneError if a position fell out of its log, UnreadableError if a batch is damaged, ReadError if
+        Kafka cannot be read.
         """
         if not self._kept:
             self._kept = self._fetched(max_records, timeout_seconds)
-        if sum(map(len, filter(None, map(_VALUE, chain.from_iterable(self._kept.values()))))) <= POLL_MAX_BYTES:
+        if sum(map(_size_bytes, chain.from_iterable(self._kept.values()))) <= POLL_MAX_BYTES:
             everything, self._kept = self._kept, {}
             return everything
         return self._take()
 
     def _fetched(self, max_records: int, timeout_seconds: float) -> dict[Partition, list[Any]]:
         try:
-            polled = self._consumer.poll(timeout_ms=int(timeout_seconds * 1000), max_records=max_records)
+            polled = self._polled(max_records, timeout_seconds)
         except (OffsetOutOfRangeError, LogTruncationError) as error:
             raise OffsetsGoneError(str(error)) from error
         except CorruptRecordError as error:
@@ -233,6 +249,35 @@ class TopicReader:
             if records
         }
 
+    def _polled(self, max_records: int, timeout_seconds: float) -> dict[Any, list[Any]]:
+        while True:
+            self._room.clear()
+            try:
+                polled: dict[Any, list[Any]] = self._consumer.poll(int(timeout_seconds * 1000), max_records)
+            except RoomSpentError as spent:
+                # The library raises what it kept, so that its frames and the error hold each other, and 24 MiB of
+                # messages with them: sixty such polls held 1.4 GB until the collector came by.
+                spent.__traceback__ = None
+                # Of this poll, which met nothing but what it had to pass over; or of the one before, told late: the
+                # library keeps an error until what came before it is out.
+                if self._room.passed_over:
+                    return {}
+                continue
+            return polled
+
+    def passed_over(self) -> list[Unreadable]:
+        """What polls up to now had to pass over, each told once, in order; nothing that lies behind a message kept."""
+        told, waiting = [], []
+        for hole in self._room.passed_over:
+            partition = Partition(self._topic_of_wire[hole.place.topic], hole.place.partition)
+            kept = self._kept.get(partition)
+            if kept and kept[0].offset < hole.from_offset:
+                waiting.append(hole)
+            else:
+                told.append(Unreadable(partition, hole.from_offset, hole.to_offset, hole.why))
+        self._room.passed_over = waiting
+        return told
+
     def _take(self) -> dict[Partition, list[Any]]:
         """The first POLL_MAX_BYTES of what was fetched; the rest is kept for the next poll()."""
         taken: dict[Partition, list[Any]] = {}
@@ -240,7 +285,7 @@ class TopicReader:
         for partition, records in list(self._kept.items()):
             number = 0
             while number < len(records) and room > 0:
-                room -= len(records[number].value or b"")
+                room -= _size_bytes(records[number])
                 number += 1
             if number:
                 taken[partition] = records[:number]
@@ -271,6 +316,7 @@ class TopicReader:
                 offset += 1
             if why is not None:
                 found.append(Unreadable(partition, start, offset, why))
+        self._room.passed_over.clear()  # met again by the poll that reads on
         self._consumer.assign([self._wire[partition] for partition in self.partitions])
         return found
 
@@ -279,12 +325,11 @@ class TopicReader:
         self._consumer.assign([wire])
         self._consumer.seek(wire, offset)
         try:
-            self._consumer.poll(timeout_ms=1000, max_records=1)
-        except CorruptRecordError as error:
-            self._reopen()
+            self._fetched(1, 1.0)
+        except UnreadableError as error:
             return str(error)
-        except KafkaError as error:
-            raise KafkaAwayError(f"Kafka at {self.bootstrap_servers} cannot be read: {error}") from error
+        except OffsetsGoneError:
+            return None
         return None
 
     def close(self) -> None:
@@ -302,3 +347,11 @@ class TopicReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _size_bytes(message: Any) -> int:
+    """What a message takes in memory, and one transaction in the database."""
+    size = len(message.value or b"") + len(message.key or b"")
+    if message.headers:
+        size += sum(len(name) + len(value or b"") for name, value in message.headers)
+    return size

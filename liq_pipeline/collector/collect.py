@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,7 @@ from liq_pipeline.collector.sender import TOPIC, Sender
 from liq_pipeline.collector.streams import StreamReader
 from liq_pipeline.domain.worlds import REAL
 from liq_pipeline.runtime.endpoints import resolve
+from liq_pipeline.runtime.liveness import STAMP_SECONDS, note_alive
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources import registry
 from liq_pipeline.sources.access.http import SourceError
@@ -39,6 +41,8 @@ from liq_pipeline.store.connection import connect
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 15.0
+STUCK_SECONDS = 90.0
+"""A turn of the sender waits for at most three deliveries of 15 s, and for the database's 10 s."""
 
 
 class Collector:
@@ -115,6 +119,10 @@ class Collector:
         """Start reading and sending."""
         for thread in (*self.streams, *self.lists, self.sender):
             thread.start()
+
+    def moves(self) -> bool:
+        """Whether events still go their way: the sender's loop goes round, also while Kafka is away."""
+        return self.sender.is_alive() and time.monotonic() - self.sender.turned_at < STUCK_SECONDS
 
     def stop(self) -> None:
         """Stop reading, send what was read, stop sending."""
@@ -208,7 +216,9 @@ def collect(settings: Settings, stop_event: threading.Event) -> None:
     for thread in beside:
         thread.start()
     try:
-        stop_event.wait()
+        while not stop_event.wait(STAMP_SECONDS):
+            if collector.moves():
+                note_alive("collector")
     finally:
         collector.stop()
         for thread in beside:

@@ -73,6 +73,8 @@ class Sender(threading.Thread):
         self._heartbeat_at = 0.0
         self._status_at = 0.0
         self._gaps: list[gaps.Gap] = []
+        self.turned_at = time.monotonic()
+        """When the loop last began a turn; one takes at most a delivery's time, also while Kafka is away."""
         self.sent = 0
         self.outage: str | None = None
         """Why Kafka does not take anything right now; None while it does."""
@@ -82,6 +84,7 @@ class Sender(threading.Thread):
         failures = 0
         stopping_since: float | None = None
         while True:
+            self.turned_at = time.monotonic()
             if self._halt.is_set():
                 stopping_since = stopping_since or time.monotonic()
                 if not len(self._buffer) or time.monotonic() - stopping_since > self._drain_seconds:

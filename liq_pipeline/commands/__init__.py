@@ -1,4 +1,6 @@
-"""The commands of `liq`, a module a topic; the package's `cli` puts them together.
+"""The commands of `liq`, a module a topic; the package's `cli` only lists them.
+
+A new command begins here, in its topic's module.
 
 Lives here: arguments, printing, exit codes. running.py (up, collect, land, metrics), health.py (status, watch, doctor,
 env), alerts.py, store.py (migrate, topics, roles, sql, score), copies.py (backup, restore), backfill.py, gaps.py,

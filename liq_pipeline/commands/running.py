@@ -72,7 +72,7 @@ def play(
         recording=recording,
         speed=playing_speed(speed),
         once=once,
-        stop_event=stop_event(),
+        stop_event=stop_event(alive="player"),
     )
 
 

@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 from liq_pipeline.errors import LiqError
+from liq_pipeline.runtime.liveness import StampingEvent
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -149,9 +150,9 @@ def json_default(value: Any) -> Any:
     return json_value(value)
 
 
-def stop_event() -> threading.Event:
-    """An event that SIGINT and SIGTERM set."""
-    stop = threading.Event()
+def stop_event(alive: str | None = None) -> threading.Event:
+    """An event that SIGINT and SIGTERM set. alive: the part of which its waits show that it moves."""
+    stop = threading.Event() if alive is None else StampingEvent(alive)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     return stop

@@ -34,7 +34,8 @@ def read_only_query(database_url: str, statement: str, limit: int | None = None)
     """Run one statement in a READ ONLY transaction that is rolled back.
 
     A single statement through the extended protocol, so that a second one (`COMMIT; DELETE ...`) cannot ride along.
-    limit: at most so many rows. Raises LiqError with the server's own words when the query is refused or wrong.
+    limit: at most so many rows. Raises LiqError with the server's own words when the query is refused or wrong, and
+    for a role that could run programs or touch files of the server: no transaction is read-only to `COPY ... PROGRAM`.
     """
     if not statement.strip(" \n\t;"):
         raise LiqError('The query is empty: give one statement such as "SELECT * FROM signals_current LIMIT 5".')
@@ -42,6 +43,7 @@ def read_only_query(database_url: str, statement: str, limit: int | None = None)
         connection.read_only = True
         try:
             with connection.cursor() as cursor:
+                _refuse_the_mighty(cursor)
                 cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
                 cursor.execute(statement.strip().encode(), prepare=True)
                 if cursor.description is None:
@@ -56,6 +58,27 @@ def read_only_query(database_url: str, statement: str, limit: int | None = None)
             raise LiqError(f"The database refused the query: {words}") from error
         finally:
             connection.rollback()
+
+
+def _refuse_the_mighty(cursor: psycopg.Cursor[Any]) -> None:
+    """LiqError if reading would not be all that this role can do."""
+    cursor.execute(
+        """
+        SELECT current_user, r.rolsuper, array(
+            SELECT m.rolname::text FROM pg_roles AS m
+            WHERE m.rolname IN ('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files')
+              AND pg_has_role(current_user, m.oid, 'member'))
+        FROM pg_roles AS r WHERE r.rolname = current_user
+        """
+    )
+    name, is_superuser, memberships = cursor.fetchone() or ("nobody", True, [])
+    if is_superuser or memberships:
+        might = "a superuser" if is_superuser else f"a member of {', '.join(memberships)}"
+        raise LiqError(
+            f"liq sql would run as {name}, {might}, who can run programs and touch files on the server even where "
+            "nothing may be written: make a role that only reads with `liq roles`, and name it in "
+            "LIQ_DATABASE_READER_URL"
+        )
 
 
 def json_value(value: Any) -> Any:

@@ -19,6 +19,7 @@ from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.runtime.home import SUPERVISOR_SILENCE_SECONDS, Home
 from liq_pipeline.settings import Settings
 from liq_pipeline.store.connection import connect
+from liq_pipeline.store.landing import held
 
 Health = Literal["healthy", "degraded", "down"]
 EXIT_CODE: dict[Health, int] = {"healthy": 0, "degraded": 1, "down": 2}
@@ -134,7 +135,7 @@ def _read_database(connection: psycopg.Connection[Any], settings: Settings, stat
             return
         status.world = world["world"]
         cursor.execute(
-            "SELECT min(watermark) AS clock, count(*) AS n FROM watermarks WHERE world = %s",
+            "SELECT clock FROM world_clocks WHERE world = %s",
             (world["world"],),
         )
         marks = cursor.fetchone() or {}
@@ -162,6 +163,7 @@ def _read_database(connection: psycopg.Connection[Any], settings: Settings, stat
             )
 
         _read_retries(cursor, status)
+        _read_held(cursor, status)
 
         cursor.execute(
             "SELECT count(*) AS total, count(*) FILTER (WHERE dead_at > %s) AS last_hour FROM dead_letters"
@@ -178,6 +180,18 @@ def _read_database(connection: psycopg.Connection[Any], settings: Settings, stat
             (world["world"],),
         )
         status.gaps_open = (cursor.fetchone() or {}).get("n")
+
+
+def _read_held(cursor: psycopg.Cursor[dict[str, Any]], status: Status) -> None:
+    """Partitions of which the rest cannot be read, because somebody's transaction is open."""
+    cursor.execute(
+        "SELECT topic, kafka_partition, stable_offset, held_by FROM held_partitions"
+        " WHERE consumer = 'landing' AND held_since < clock_timestamp() - %s AND seen_at > clock_timestamp() - %s"
+        " ORDER BY topic, kafka_partition",
+        (held.HELD_AFTER, timedelta(minutes=1)),
+    )
+    for row in cursor.fetchall():
+        status.problem(f"{held.sentence(row['topic'], row['kafka_partition'], row['stable_offset'], row['held_by'])}.")
 
 
 def _read_retries(cursor: psycopg.Cursor[dict[str, Any]], status: Status) -> None:

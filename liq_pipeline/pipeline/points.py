@@ -17,7 +17,7 @@ from liq_pipeline.scoring import features
 from liq_pipeline.scoring.assemble import Scored, point_results, pressure_results
 from liq_pipeline.scoring.bars import MICROSECONDS, STEP_SECONDS, BarArrays, Floats, Integers, Points
 from liq_pipeline.scoring.early_warning import WarningReference, reference_days
-from liq_pipeline.scoring.model import ProbabilityModel
+from liq_pipeline.scoring.model import ALL_COLUMNS_HOURS, ProbabilityModel
 from liq_pipeline.scoring.pressure import pressure_arrays, scale_of
 from liq_pipeline.scoring.references import DAY_SECONDS, References, needed_observations
 from liq_pipeline.scoring.results import PointResult, PressureResult
@@ -38,7 +38,10 @@ class Lookback(Protocol):
     """Where bars and references come from."""
 
     def market(self, times_seconds: Integers, hours: int) -> tuple[BarArrays, References]:
-        """Bars that reach at least `hours` back from the first point, and the references of the points' days."""
+        """Bars that reach at least `hours` back from the first point, and the references of the points' days.
+
+        Beyond ALL_COLUMNS_HOURS they may hold price and open interest only.
+        """
         ...
 
     def flows(self, days: Integers, last_seconds: int) -> list[tuple[int, Floats]]:
@@ -63,7 +66,9 @@ class KeptLookback:
         first = int(times_seconds[0]) // STEP_SECONDS * STEP_SECONDS - hours * 3600
         last = int(times_seconds[-1]) // STEP_SECONDS * STEP_SECONDS
         built_by = int(times_seconds[-1])
-        bars = market_lookback.market_bars(self.conn, self.scope, first, last, built_by)
+        bars = market_lookback.market_bars(
+            self.conn, self.scope, first, last, built_by, all_from_seconds=first + (hours - ALL_COLUMNS_HOURS) * 3600
+        )
         days = np.unique(times_seconds // DAY_SECONDS)
         return bars, market_lookback.market_references(self.conn, self.scope, days, built_by, self.settings.risk)
 

@@ -33,7 +33,7 @@ from liq_pipeline.scoring.results import PointResult, PressureResult
 from liq_pipeline.scoring.version import score_version
 from liq_pipeline.settings import Settings
 from liq_pipeline.store import scores, worlds
-from liq_pipeline.store.connection import connect
+from liq_pipeline.store.connection import LIVE_LOCK_SECONDS, connect
 from liq_pipeline.store.inputs.expected_sources import scope_of
 from liq_pipeline.store.landing.lander import Lander, LandResult
 from liq_pipeline.store.lookback import flow_lookback, market_lookback, warning_references
@@ -122,7 +122,7 @@ def run_tick(context: TickContext, *, time_limit_seconds: float = 20.0, land: bo
     started = time.monotonic()
     started_at = context.wall_now()
     result = TickResult()
-    with connect(context.database_url, application_name="liq tick") as conn:
+    with connect(context.database_url, application_name="liq tick", lock_seconds=LIVE_LOCK_SECONDS) as conn:
         world = worlds.active(conn)
         conn.commit()
         if world is None:

@@ -13,6 +13,8 @@ or stopping any of them (supervisor.py).
       up.lock                 held by the running `liq up`
       restore.unfinished      a `liq restore` has begun here and not ended
       supervisor.alive        touched every few seconds by the supervisor while it can start dead parts again
+      alive/                  the same for parts that cannot be asked, and for the newest tick (liveness.py)
+      blind.json              that people were told of a blind monitor, until they are told that it sees (watchdog.py)
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ class Home:
     def prepare(self) -> None:
         """Make the folders. LiqError if this user may not write there."""
         try:
-            for folder in (self.path, self.logs, self.dagster):
+            for folder in (self.path, self.logs, self.dagster, self.path / "alive"):
                 folder.mkdir(parents=True, exist_ok=True)
             (self.path / ".writable").touch()
             (self.path / ".writable").unlink()
@@ -114,6 +116,10 @@ class Home:
     @property
     def stamp_path(self) -> Path:
         return self.path / "supervisor.alive"
+
+    def alive_path(self, name: str) -> Path:
+        """The stamp of a part that says by it that it moves, or of the newest tick."""
+        return self.path / "alive" / name
 
     def stamp(self) -> None:
         """The supervisor moves."""

@@ -9,17 +9,19 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import requests
 
 from liq_pipeline.errors import LiqError
+from liq_pipeline.runtime import liveness
 from liq_pipeline.runtime.endpoints import EffectiveMode, Endpoints
 from liq_pipeline.runtime.home import SUPERVISED_HOME, Home
 from liq_pipeline.runtime.servers import dagster_home
 from liq_pipeline.runtime.service import Program
-from liq_pipeline.runtime.supervisor import DAGSTER_RANK, PLAYER_RANK, RUNS_RANK, SENSORS_RANK, Part
+from liq_pipeline.runtime.supervisor import DAGSTER_RANK, HANG_SECONDS, PLAYER_RANK, RUNS_RANK, SENSORS_RANK, Part
 
 DEFINITIONS: Final = "liq_pipeline.definitions"
 
@@ -80,6 +82,7 @@ def dagster_parts(home: Home, child_environment: Mapping[str, str], ports: Mappi
     python, workspace = sys.executable, str(home.dagster / "workspace.yaml")
     zygote_socket = dagster_home.zygote_socket(home)
     code_server, webserver = ports["code_server"], ports["dagster"]
+    storage_url = child_environment["LIQ_DAGSTER_PG_URL"]
 
     def program(title: str, name: str, *arguments: str, ready: Callable[[], bool] | None = None) -> Program:
         return Program(
@@ -101,6 +104,7 @@ def dagster_parts(home: Home, child_environment: Mapping[str, str], ports: Mappi
                 ready=lambda: _accepts_on(zygote_socket),
             ),
             rank=RUNS_RANK,
+            probe=lambda: liveness.launcher_answers(zygote_socket),
         ),
         Part(
             "code server",
@@ -112,6 +116,7 @@ def dagster_parts(home: Home, child_environment: Mapping[str, str], ports: Mappi
                 ready=lambda: _accepts(code_server),
             ),
             rank=DAGSTER_RANK,
+            probe=lambda: liveness.grpc_answers(code_server),
         ),
         Part(
             "daemon",
@@ -121,6 +126,7 @@ def dagster_parts(home: Home, child_environment: Mapping[str, str], ports: Mappi
                 *("dagster._daemon", "run", "-w", workspace, "--log-level", "warning"),
             ),
             rank=SENSORS_RANK,
+            probe=lambda: liveness.daemon_beats(storage_url),
         ),
         Part(
             "webserver",
@@ -133,6 +139,7 @@ def dagster_parts(home: Home, child_environment: Mapping[str, str], ports: Mappi
                 ready=lambda: _answers(f"http://127.0.0.1:{webserver}/server_info"),
             ),
             rank=DAGSTER_RANK,
+            probe=lambda: liveness.http_answers(f"http://127.0.0.1:{webserver}/server_info"),
         ),
     ]
 
@@ -156,7 +163,8 @@ def desk_part(
         directory=home.path,
         ready=lambda: _answers(f"http://{asked}:{port}/healthz"),
     )
-    return Part("desk", program, rank=PLAYER_RANK)
+    probe = partial(liveness.http_answers, f"http://{asked}:{port}/healthz")
+    return Part("desk", program, rank=PLAYER_RANK, probe=probe)
 
 
 def desk_url(host: str, port: int) -> str:
@@ -178,7 +186,9 @@ def health_part(home: Home, child_environment: Mapping[str, str], port: int) -> 
         home.logs / "metrics.log",
         directory=home.path,
     )
-    return Part("metrics", program, rank=PLAYER_RANK)
+    # Its pages look at everything and take as long; that a path is unknown is answered at once.
+    probe = partial(liveness.http_answers, f"http://127.0.0.1:{port}/")
+    return Part("metrics", program, rank=PLAYER_RANK, probe=probe)
 
 
 def source_part(
@@ -210,7 +220,14 @@ def source_part(
         home.logs / f"{name}.log",
         directory=home.path,
     )
-    return Part(name, program, rank=PLAYER_RANK, finishes=once or mode == "recorded")
+    return Part(
+        name,
+        program,
+        rank=PLAYER_RANK,
+        finishes=once or mode == "recorded",
+        probe=lambda: liveness.stamp_is_fresh(home, name),
+        hang_seconds=HANG_SECONDS - liveness.STALE_SECONDS,
+    )
 
 
 def _accepts(port: int) -> bool:

@@ -17,6 +17,7 @@ from typing import Final
 
 from liq_pipeline.errors import LiqError
 from liq_pipeline.runtime.home import Home
+from liq_pipeline.runtime.liveness import is_not_stopped
 from liq_pipeline.runtime.logs import rotate
 from liq_pipeline.runtime.processes import ProcessIdentity, end, last_lines
 from liq_pipeline.runtime.service import Service, describe_exit
@@ -24,6 +25,11 @@ from liq_pipeline.runtime.service import Service, describe_exit
 POLL_SECONDS: Final = 0.25
 ROTATE_SECONDS: Final = 30.0
 STAMP_SECONDS: Final = 5.0
+PROBE_EVERY_SECONDS: Final = 5.0
+HANG_SECONDS: Final = 60.0
+"""A part that answers nothing for this long hangs. Ten times what a loaded machine of two cores was seen to need."""
+HANG_STOP_SECONDS: Final = 5.0
+"""How long a part that hangs is asked to end before it is killed: it has had its time."""
 
 # Stop order, lowest first.
 PLAYER_RANK: Final = 10
@@ -67,6 +73,12 @@ class Part:
     finishes: bool = False
     policy: RestartPolicy = RestartPolicy()
     stop_seconds: float = 15
+    probe: Callable[[], bool] | None = None
+    """Whether it moves (liveness.py); None: being alive is enough."""
+    hang_seconds: float = HANG_SECONDS
+    """It is stopped and started again when it has not moved for this long."""
+    silent_since: float | None = None
+    """time.time() of the first probe without an answer since the last with one."""
     finished: threading.Event = field(default_factory=threading.Event)
     deaths: deque[float] = field(default_factory=deque)
     restarts: int = 0
@@ -171,10 +183,29 @@ class Supervisor:
 
     # -- watching ----------------------------------------------------------------------------------------------
 
+    def troubles(self) -> list[str]:
+        """What is wrong with the parts right now, one sentence each."""
+        found = []
+        for part in self.parts:
+            if part.finished.is_set():
+                continue
+            if not part.service.is_running:
+                found.append(f"{part.name} does not run and is started again")
+            elif part.silent_since is not None:
+                found.append(f"{part.name} has not answered for {time.time() - part.silent_since:.0f} s")
+            elif part.deaths and time.monotonic() - part.deaths[-1] < part.policy.window_seconds:
+                found.append(f"{part.name} was started again {time.monotonic() - part.deaths[-1]:.0f} s ago")
+        return found
+
     def _watch(self, part: Part) -> None:
+        probe_at = time.monotonic() + PROBE_EVERY_SECONDS
         while not self._stopping.wait(POLL_SECONDS):
             if part.service.is_running:
+                if time.monotonic() >= probe_at:
+                    self._look_whether_it_moves(part)
+                    probe_at = time.monotonic() + PROBE_EVERY_SECONDS
                 continue
+            part.silent_since = None
             code = part.service.exit_code
             if part.finishes and code == 0:
                 part.finished.set()
@@ -182,6 +213,19 @@ class Supervisor:
                 return
             if not self._revive(part, code):
                 return
+
+    def _look_whether_it_moves(self, part: Part) -> None:
+        """Stop a part that has not moved for too long; the watch then starts it again like one that died."""
+        if is_not_stopped(part.service.identity) and (part.probe is None or part.probe()):
+            part.silent_since = None
+            return
+        now = time.time()
+        part.silent_since = now if part.silent_since is None else part.silent_since
+        if now - part.silent_since < part.hang_seconds or self._stopping.is_set():
+            return
+        self._say(f"{part.name} has not answered for {now - part.silent_since:.0f} s: it hangs, and is ended")
+        part.silent_since = None
+        part.service.stop(HANG_STOP_SECONDS)
 
     def _revive(self, part: Part, code: int | None) -> bool:
         """Start a dead part again after its pause; False once everything is stopping."""

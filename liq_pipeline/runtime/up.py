@@ -24,7 +24,7 @@ import psycopg
 from rich.console import Console
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.runtime import completion, parts
+from liq_pipeline.runtime import completion, liveness, parts
 from liq_pipeline.runtime.endpoints import EffectiveMode, Endpoints, publish, withdraw
 from liq_pipeline.runtime.home import Home
 from liq_pipeline.runtime.mode import Probe, decide_mode
@@ -35,6 +35,7 @@ from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
 from liq_pipeline.runtime.servers.kafka_jars import ensure_jars
 from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.runtime.supervisor import KAFKA_RANK, POSTGRES_RANK, Part, Supervisor, stop_orphans
+from liq_pipeline.runtime.watchdog import Watchdog
 from liq_pipeline.settings import Settings, default_home
 
 DATABASE: Final = "liq"
@@ -100,6 +101,7 @@ class _Run:
         self._stop_event = stop
         self._supervisor = Supervisor(home, self._say)
         self._endpoints: Endpoints | None = None
+        self._watchdog: Watchdog | None = None
         self._metrics_port = settings.metrics_port
         self._started = time.monotonic()
         self._started_at = datetime.now(UTC)
@@ -155,6 +157,12 @@ class _Run:
         self._wait_for(early)
         self._wait_for(showing)
         publish(self._home, self._endpoints)
+        if mode != "recorded" and not once:
+            kind = "real" if mode == "live" else mode
+            self._watchdog = Watchdog(
+                self._home, self._settings, kind, say=self._say, troubles=self._supervisor.troubles
+            )
+            self._watchdog.start()
         self._announce(mode, reason)
 
     def _show(self, desk: Part) -> None:
@@ -194,7 +202,17 @@ class _Run:
             server = EmbeddedPostgres(self._home.path, port, self._settings.run_as)
             fresh = not (server.data / "PG_VERSION").exists()
             self._say(f"starting PostgreSQL on port {port}" + (" (making its data directory)" if fresh else ""))
-            self._supervisor.start([Part("postgres", server, rank=POSTGRES_RANK, stop_seconds=30)])
+            self._supervisor.start(
+                [
+                    Part(
+                        "postgres",
+                        server,
+                        rank=POSTGRES_RANK,
+                        stop_seconds=30,
+                        probe=lambda: liveness.postgres_answers(port),
+                    )
+                ]
+            )
             urls, applied = database_roles.set_up(server, DATABASE)
         else:
             writer = given.get_secret_value()
@@ -235,7 +253,9 @@ class _Run:
                 console=self._console,
             )
             self._say(f"starting Apache Kafka on port {port}")
-            self._supervisor.start([Part("kafka", broker, rank=KAFKA_RANK, stop_seconds=30)])
+            self._supervisor.start(
+                [Part("kafka", broker, rank=KAFKA_RANK, stop_seconds=30, probe=lambda: liveness.kafka_answers(port))]
+            )
             if self._supervisor.is_stopping:
                 return  # something else failed meanwhile: waiting for this broker would only keep the reason back
             servers = broker.bootstrap_servers
@@ -341,6 +361,8 @@ class _Run:
         if self._supervisor.parts:
             self._say("stopping (nothing is lost; this takes a few seconds)")
         withdraw(self._home)
+        if self._watchdog is not None:
+            self._watchdog.stop()
         self._supervisor.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._say("stopped")

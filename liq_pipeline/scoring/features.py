@@ -20,6 +20,7 @@ from liq_pipeline.scoring.bars import (
     Floats,
     Integers,
     Points,
+    bars_between,
     points_on_bars,
     trailing_sum,
 )
@@ -65,14 +66,17 @@ def at_points(bars: BarArrays, points: Points) -> dict[str, Floats]:
     for hours, name in OPEN_INTEREST_CHANGE.items():
         values[name] = _change(now.open_interest_base, bars.open_interest_base, bars, points, hours)
     values[PRICE_CHANGE] = _change(now.price_usd, bars.price_usd, bars, points, 24)
-    values[LONG_LIQUIDATED] = _liquidated(
-        now.long_liquidated_cents_1h, bars.long_liquidated_cents, bars, points.bar_index
-    )
-    values[SHORT_LIQUIDATED] = _liquidated(
-        now.short_liquidated_cents_1h, bars.short_liquidated_cents, bars, points.bar_index
-    )
-    values[VOLATILITY] = take(_realised_volatility(bars), points.bar_index)
+    near, index = _reaching(bars, points.bar_index, LOOKBACK_HOURS)
+    values[LONG_LIQUIDATED] = _liquidated(now.long_liquidated_cents_1h, near.long_liquidated_cents, near, index)
+    values[SHORT_LIQUIDATED] = _liquidated(now.short_liquidated_cents_1h, near.short_liquidated_cents, near, index)
+    values[VOLATILITY] = take(_realised_volatility(near), index)
     return values
+
+
+def _reaching(bars: BarArrays, index: Integers, hours: int) -> tuple[BarArrays, Integers]:
+    """The bars from `hours` before the first index on, and the indices in them: a tick has one point, and a week."""
+    first = max(0, int(index.min(initial=bars.count)) - bars.rows_of(hours))
+    return bars_between(bars, first, bars.count), index - first
 
 
 def on_bars(bars: BarArrays) -> dict[str, Floats]:

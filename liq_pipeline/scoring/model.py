@@ -14,6 +14,8 @@ from liq_pipeline.scoring.early_warning import WarningReference
 from liq_pipeline.scoring.risk import RiskArrays
 
 HORIZON_HOURS: Final = (1, 4, 24)
+ALL_COLUMNS_HOURS: Final = 36
+"""How far back a tick reads all columns of the bars: the features' 25 h, the excursions' 30 h, and slack."""
 PROBABILITY_REDUCED: Final = "probability from price alone"
 """The note of a signal whose model had to answer without open interest."""
 PROBABILITY_OUTSIDE: Final = "probability outside its training range"
@@ -40,7 +42,11 @@ class Probabilities:
 
 
 class ProbabilityModel(Protocol):
-    """A model in force. lookback_hours: how much of the bars before a point it reads."""
+    """A model in force.
+
+    lookback_hours: how much of the bars before a point it reads; beyond ALL_COLUMNS_HOURS price and open interest only,
+    since nothing else is there then.
+    """
 
     @property
     def model_id(self) -> str: ...

@@ -15,7 +15,7 @@ open interest the price-only coefficients answer, and `is_reduced` says so; with
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
@@ -25,7 +25,7 @@ from typing import Any, Final
 import numpy as np
 
 from liq_pipeline.errors import LiqError
-from liq_pipeline.scoring.bars import BarArrays, Booleans, Floats, Integers, Points
+from liq_pipeline.scoring.bars import BarArrays, Booleans, Floats, Integers, Points, bars_between
 from liq_pipeline.scoring.early_warning import (
     WARNING_HORIZON_HOURS,
     WarningReference,
@@ -38,7 +38,15 @@ from liq_pipeline.scoring.early_warning import (
 from liq_pipeline.scoring.features import take
 from liq_pipeline.scoring.model import HORIZON_HOURS, Probabilities
 from liq_pipeline.scoring.risk import RiskArrays, venue_mean
-from liq_pipeline.scoring.windows import lag, rolling_count, rolling_max, rolling_mean, rolling_min, rolling_sum
+from liq_pipeline.scoring.windows import (
+    lag,
+    rolling_count,
+    rolling_max,
+    rolling_mean,
+    rolling_min,
+    rolling_sum,
+    tail,
+)
 
 MODEL_FORMAT: Final = 2
 SHIPPED_MODEL: Final = "shipped.json"
@@ -60,6 +68,8 @@ LARGEST_CASCADE: Final = 2.0
 US_MORNING_HOURS: Final = (12, 16)
 """UTC, Monday to Friday: American data releases and the opening of the stock market."""
 
+MOST_CELLS: Final = 12_000_000
+"""(symbols x venues x bars) of which features are computed at once: some twenty arrays of 100 MB."""
 PRICE_VARIANCE_FLOOR: Final = 1e-8
 INTEREST_VARIANCE_FLOOR: Final = 1e-7
 """Added to hourly variances: a frozen series has a small volatility, not minus infinity."""
@@ -107,10 +117,16 @@ def hourly_sigma(price: Floats, per_hour: int) -> Floats:
     return np.where((count >= 0.75 * rows) & (count >= 2), sigma, np.nan)
 
 
-def feature_arrays(bars: BarArrays) -> dict[str, Floats]:
-    """Every feature at every bar, (symbols, bars); names as in FEATURES, with `@H` where it depends on the horizon."""
+def feature_arrays(bars: BarArrays, last: int | None = None) -> dict[str, Floats]:
+    """Every feature at every bar, (symbols, bars); names as in FEATURES, with `@H` where it depends on the horizon.
+
+    last: of the last so many bars only, the same bits: a tick asks for one, and reads of the rest what its windows
+    reach.
+    """
     per_hour = bars.rows_of(1)
-    price, interest = bars.price_usd, bars.open_interest_base
+    want = bars.price_usd.shape[-1] if last is None else min(last, bars.price_usd.shape[-1])
+    day, week = 24 * per_hour, WEEK_HOURS * per_hour
+    price, interest = tail(bars.price_usd, want + week), tail(bars.open_interest_base, want + week)
     with np.errstate(divide="ignore", invalid="ignore"):
         log_price, log_interest = np.log(price), np.log(interest)
     steps = np.clip(log_price - lag(log_price, 1), -LARGEST_PRICE_STEP, LARGEST_PRICE_STEP)
@@ -118,47 +134,70 @@ def feature_arrays(bars: BarArrays) -> dict[str, Floats]:
     squares, turn_squares = steps * steps, turns * turns
 
     def log_volatility(values: Floats, hours: int, floor: float) -> Floats:
-        mean = rolling_mean(values, hours * per_hour, HALF_KNOWN)
+        mean = rolling_mean(values, hours * per_hour, HALF_KNOWN, last)
         return np.asarray(0.5 * np.log(mean * per_hour + floor), dtype=np.float64)
 
     volatility = {h: log_volatility(squares, h, PRICE_VARIANCE_FLOOR) for h in (4, 24, WEEK_HOURS)}
     interest_volatility = {h: log_volatility(turn_squares, h, INTEREST_VARIANCE_FLOOR) for h in (4, WEEK_HOURS)}
     price_scale, interest_scale = np.exp(volatility[WEEK_HOURS]), np.exp(interest_volatility[WEEK_HOURS])
 
-    sigma = hourly_sigma(price, per_hour)
+    # Thresholds as far back as a cascade of the day may have begun, each from its own day of returns.
+    thresholds_back = day + 4 * per_hour
+    sigma = tail(hourly_sigma(tail(price, want + thresholds_back + day + per_hour), per_hour), want + thresholds_back)
     threshold = {h: np.maximum(THRESHOLD_FLOOR[h], THRESHOLD_SIGMAS[h] * sigma) for h in HORIZON_HOURS}
     found: dict[str, Floats] = {}
     for hours in HORIZON_HOURS:
-        theta = np.log(threshold[hours])
+        theta = np.log(tail(threshold[hours], want))
         found[f"volatility_4h_over_threshold@{hours}"] = venue_mean(volatility[4] - theta)
         found[f"volatility_week_over_threshold@{hours}"] = venue_mean(volatility[WEEK_HOURS] - theta)
     found["volatility_4h_over_24h"] = venue_mean(volatility[4] - volatility[24])
     found["volatility_24h_over_week"] = venue_mean(volatility[24] - volatility[WEEK_HOURS])
     week_root = float(np.sqrt(WEEK_HOURS))
-    week_rows = WEEK_HOURS * per_hour
-    found["drawdown_week"] = venue_mean((log_price - rolling_max(log_price, week_rows)) / (price_scale * week_root))
-    hour_return = venue_mean((log_price - lag(log_price, per_hour)) / price_scale)
+    now = tail(log_price, want)
+    found["drawdown_week"] = venue_mean((now - rolling_max(log_price, week, last)) / (price_scale * week_root))
+    hour_return = venue_mean((now - tail(lag(tail(log_price, want + per_hour), per_hour), want)) / price_scale)
     found["leaders_return_1h"] = _leaders(bars.symbols, hour_return)
     found["open_interest_volatility_4h"] = venue_mean(interest_volatility[4])
     found["open_interest_volatility_week"] = venue_mean(interest_volatility[WEEK_HOURS])
     for name, hours in (("24h", 24), ("week", WEEK_HOURS)):
-        rise = log_interest - rolling_min(log_interest, hours * per_hour)
+        rise = tail(log_interest, want) - rolling_min(log_interest, hours * per_hour, last)
         found[f"open_interest_build_up_{name}"] = venue_mean(rise / (interest_scale * float(np.sqrt(hours))))
-    together = _hourly_change(log_price, per_hour, LARGEST_PRICE_STEP)
-    together_interest = _hourly_change(log_interest, per_hour, LARGEST_INTEREST_STEP)
-    day = 24 * per_hour
+    together, together_interest = (
+        _hourly_change(tail(values, want + day + per_hour), per_hour, largest)
+        for values, largest in ((log_price, LARGEST_PRICE_STEP), (log_interest, LARGEST_INTEREST_STEP))
+    )
     scales = [
-        rolling_mean(change * change, day, HALF_KNOWN) + floor
+        rolling_mean(change * change, day, HALF_KNOWN, last) + floor
         for change, floor in ((together, PRICE_VARIANCE_FLOOR), (together_interest, INTEREST_VARIANCE_FLOOR))
     ]
-    product = rolling_mean(together * together_interest, day, HALF_KNOWN)
+    product = rolling_mean(together * together_interest, day, HALF_KNOWN, last)
     found["price_open_interest_correlation_24h"] = venue_mean(product / np.sqrt(scales[0] * scales[1]))
-    under_way = {h: cascade_under_way(price, interest, threshold[h], per_hour, h) for h in (1, 4)}
-    found["cascade_1h_within_a_day"] = venue_mean(rolling_max(under_way[1], day))
-    found["leaders_cascade_4h"] = _leaders(bars.symbols, venue_mean(under_way[4]))
-    for name, values in _calendar(bars.end_seconds).items():
+
+    def under_way(hours: int, rows: int) -> Floats:
+        """Of the last `rows` bars."""
+        held = [tail(values, rows + hours * per_hour) for values in (price, interest, threshold[hours])]
+        return np.asarray(tail(cascade_under_way(held[0], held[1], held[2], per_hour, hours), rows))
+
+    found["cascade_1h_within_a_day"] = venue_mean(rolling_max(under_way(1, want + day - 1), day, last))
+    found["leaders_cascade_4h"] = _leaders(bars.symbols, venue_mean(under_way(4, want)))
+    for name, values in _calendar(tail(bars.end_seconds, want)).items():
         found[name] = np.broadcast_to(values, hour_return.shape)
     return found
+
+
+def _in_blocks(bars: BarArrays, lookback_hours: int) -> Iterator[tuple[BarArrays, int]]:
+    """The bars in pieces that fit into memory: each with the look-back before it, and how many of its rows are new.
+
+    A month of 300 symbols at once was 4 GB of intermediate arrays.
+    """
+    series = max(1, len(bars.symbols) * len(bars.venues))
+    reach = bars.rows_of(lookback_hours)
+    rows = max(bars.rows_of(24), MOST_CELLS // series - reach)
+    for first in range(0, bars.count, rows):
+        stop = min(first + rows, bars.count)
+        yield bars_between(bars, max(0, first - reach), stop), stop - first
+    if not bars.count:
+        yield bars, 0
 
 
 def _hourly_change(log_values: Floats, per_hour: int, largest: float) -> Floats:
@@ -288,7 +327,10 @@ class CascadeModel:
 
         reference: what the early warning compares with, of the points' days; None: nothing is known yet.
         """
-        found = {name: take(values, points.bar_index) for name, values in feature_arrays(bars).items()}
+        first = max(0, min(int(points.bar_index.min(initial=bars.count)), bars.count - 1))
+        place = np.where(points.bar_index < 0, -1, points.bar_index - first)
+        arrays = feature_arrays(bars, last=bars.count - first)
+        found = {name: take(values, place) for name, values in arrays.items()}
         by_hours, reduced = self.by_hours(found)
         market = market_mean(by_hours[WARNING_HORIZON_HOURS])
         said = self._said(by_hours, reduced, market, points.time_seconds, reference)
@@ -296,7 +338,13 @@ class CascadeModel:
 
     def warning_reference(self, bars: BarArrays, days: Integers) -> WarningReference:
         """What the early warning of these days compares with, from bars that reach 30 days and the look-back before."""
-        probability = self.by_hours(feature_arrays(bars))[0][WARNING_HORIZON_HOURS]
+        probability = np.concatenate(
+            [
+                self.by_hours(feature_arrays(part, last))[0][WARNING_HORIZON_HOURS]
+                for part, last in _in_blocks(bars, self.lookback_hours)
+            ],
+            axis=-1,
+        )
         return warning_reference(bars.end_seconds, market_mean(probability), days)
 
     def outside_training(self, found: Mapping[str, Floats], hours: int = 4) -> dict[str, Booleans]:

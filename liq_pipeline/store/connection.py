@@ -15,6 +15,9 @@ from sqlalchemy.engine import URL, make_url
 from liq_pipeline.errors import LiqError
 
 CONNECT_TIMEOUT_SECONDS = 10
+LIVE_LOCK_SECONDS = 20.0
+"""For landing and ticks: a session of somebody else that holds a table must be an error that is told, no silence. Our
+own hold one for a second or two."""
 SESSION_OPTIONS = "-c timezone=UTC -c datestyle=ISO"
 """Every session speaks UTC, whatever the server's or the user's own setting is."""
 
@@ -31,12 +34,16 @@ def check_url(database_url: str) -> None:
     _url(database_url)
 
 
-def connect(database_url: str, *, application_name: str = "liq_pipeline") -> psycopg.Connection[Any]:
+def connect(
+    database_url: str, *, application_name: str = "liq_pipeline", lock_seconds: float | None = None
+) -> psycopg.Connection[Any]:
     """Open a psycopg connection: autocommit off, UTC.
 
+    lock_seconds: give up on a statement (psycopg.errors.LockNotAvailable) that waits longer for somebody else's lock.
     Raises psycopg.OperationalError if the server does not answer, DatabaseUrlError if the URL is none.
     """
-    return psycopg.connect(**connect_arguments(database_url, application_name=application_name))
+    options = "" if lock_seconds is None else f"-c lock_timeout={int(1000 * lock_seconds)}"
+    return psycopg.connect(**connect_arguments(database_url, application_name=application_name, options=options))
 
 
 def connect_arguments(database_url: str, *, application_name: str, options: str = "") -> dict[str, Any]:

@@ -6,7 +6,7 @@ Belongs here: the `worlds` and `watermarks` tables. Does not: what a world is (d
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import psycopg
@@ -69,18 +69,26 @@ def clock(conn: psycopg.Connection[Any], world: World, wall_now: datetime) -> da
     """The time of the world: `wall_now` for the real one, else the least watermark over all partitions.
 
     None until every partition of every in-topic has brought a watermark: before that, rows of a partition that has
-    not spoken yet may still be missing.
+    not spoken yet may still be missing. A simulated world does not wait for a partition that somebody's open
+    transaction holds: it counts as silent (the view world_clocks).
     """
-    if world.is_real:
-        return wall_now
+    return wall_now if world.is_real else _played(conn, world, "clock")
+
+
+def landed_to(conn: psycopg.Connection[Any], world: World) -> datetime | None:
+    """Up to where everything of a played world has landed, held partitions included; None as with clock()."""
+    return _played(conn, world, "landed_to")
+
+
+def _played(conn: psycopg.Connection[Any], world: World, column: Literal["clock", "landed_to"]) -> datetime | None:
     row = conn.execute(
-        "SELECT count(*), min(watermark) FROM watermarks WHERE world = %s AND topic = ANY(%s)",
-        [world.name, list(IN_TOPICS)],
+        f"SELECT partitions, {column} FROM world_clocks WHERE world = %s",  # noqa: S608 - one of two names
+        [world.name],
     ).fetchone()
     if row is None or row[0] < len(IN_TOPICS) * PARTITIONS:
         return None
-    least: datetime = row[1]
-    return least
+    found: datetime = row[1]
+    return found
 
 
 def _world(row: tuple[Any, ...]) -> World:

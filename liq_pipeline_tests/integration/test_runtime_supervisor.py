@@ -293,3 +293,60 @@ def test_a_small_or_absent_log_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text("x")
     assert not rotate(tmp_path / "a.log")
     assert not rotate(tmp_path / "b.log")
+
+
+# -- what hangs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("POLL_SECONDS", 0.02), ("PROBE_EVERY_SECONDS", 0.05), ("HANG_STOP_SECONDS", 0.2)):
+        monkeypatch.setattr(f"liq_pipeline.runtime.supervisor.{name}", seconds)
+
+
+def test_what_does_not_move_for_its_bound_is_ended_started_again_and_said(
+    home: Home, supervisor: Supervisor, said: list[str], quick_probes: None
+) -> None:
+    moves = threading.Event()
+    moves.set()
+    one = part(home, "one")
+    one.probe, one.hang_seconds = moves.is_set, 0.5
+    supervisor.start([one])
+    hung = pid_of(one)
+    assert not eventually(lambda: one.restarts > 0, seconds=1)
+    moves.clear()
+    assert eventually(lambda: one.silent_since is not None)
+    assert "one has not answered for 0 s" in supervisor.troubles()
+    assert eventually(lambda: one.restarts == 1)
+    moves.set()
+    assert pid_of(one) != hung
+    assert said[0].startswith("one has not answered for ")
+    assert "it hangs, and is ended" in said[0]
+    assert said[1].startswith("one ended by SIG")
+    assert eventually(lambda: one.silent_since is None)
+    assert supervisor.troubles()[0].startswith("one was started again")
+
+
+def test_a_short_silence_is_no_hang(home: Home, supervisor: Supervisor, said: list[str], quick_probes: None) -> None:
+    moves = threading.Event()
+    one = part(home, "one")
+    one.probe, one.hang_seconds = moves.is_set, 30
+    supervisor.start([one])
+    assert eventually(lambda: one.silent_since is not None)
+    moves.set()
+    assert eventually(lambda: one.silent_since is None)
+    assert (one.restarts, said, supervisor.troubles()) == (0, [], [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the state of a stopped process is read as Linux tells it")
+def test_a_part_that_the_kernel_has_stopped_is_started_again_without_any_probe(
+    home: Home, supervisor: Supervisor, said: list[str], quick_probes: None
+) -> None:
+    one = part(home, "one")
+    one.hang_seconds = 0.3
+    supervisor.start([one])
+    stopped = pid_of(one)
+    os.kill(stopped, signal.SIGSTOP)
+    assert eventually(lambda: one.restarts == 1)
+    assert pid_of(one) != stopped
+    assert "one ended by SIGKILL" in said[1]

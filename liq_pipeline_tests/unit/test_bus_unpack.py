@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from kafka.record import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import calc_crc32c
 
-from liq_pipeline.bus.unpack import LeanRecords
+from liq_pipeline.bus.uncompress import TooLargeError, uncompress
+from liq_pipeline.bus.unpack import PassedOver, Room, RoomSpentError, lean_records
 
 PLACE = TopicPartition("prices", 2)
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
@@ -49,6 +51,22 @@ def with_checksum(changed: bytearray) -> bytes:
     return bytes(changed)
 
 
+def theirs(data: bytes, **more: Any) -> tuple[list[Any], Any, bool]:
+    return read(Fetcher.PartitionRecords, data, **more)
+
+
+def ours(data: bytes, **more: Any) -> tuple[list[Any], Any, bool]:
+    """As the library's, which stops for good where ours says what it passes over and reads on."""
+    room = Room(2**40)
+    found, offset, refused = read(lean_records(room), data, **more)
+    if room.passed_over:
+        (hole,) = room.passed_over
+        assert hole.to_offset == offset
+        assert hole.from_offset >= (found[-1][1] + 1 if found else 0)
+        return found, hole.from_offset, True
+    return found, offset, refused
+
+
 def read(kind: type[Any], data: bytes, aborted: Any = None, fetch_offset: int = 0) -> tuple[list[Any], Any, bool]:
     """The messages, the offset to read on from, and whether the bytes were refused in the end."""
     records = kind(
@@ -81,9 +99,9 @@ def test_the_messages_are_those_that_the_library_finds(
 ) -> None:
     first, second = batch_of(one, compression), batch_of(two, NONE, base=len(one))
     data = (with_append_time(first) if by_broker else first) + second
-    ours, theirs = read(LeanRecords, data, fetch_offset=start), read(Fetcher.PartitionRecords, data, fetch_offset=start)
-    assert ours == theirs
-    assert [value for _, _, _, _, value, _ in ours[0]] == [m[2] for m in [*one, *two]][start:]
+    found = ours(data, fetch_offset=start)
+    assert found == theirs(data, fetch_offset=start)
+    assert [value for _, _, _, _, value, _ in found[0]] == [m[2] for m in [*one, *two]][start:]
 
 
 @settings(max_examples=200, deadline=None)
@@ -93,19 +111,19 @@ def test_broken_bytes_are_refused_where_the_library_refuses_them(content: list[A
     start = DefaultRecordBatch.HEADER_STRUCT.size
     broken[start + place % (len(broken) - start)] = byte
     data = with_checksum(broken)  # what a wrong program wrote, not what a wire garbled
-    assert read(LeanRecords, data) == read(Fetcher.PartitionRecords, data)
+    assert ours(data) == theirs(data)
 
 
 def test_a_wrong_checksum_is_refused() -> None:
     data = bytearray(batch_of([(1, b"k", b"value", [])], NONE))
     data[-3] ^= 1
-    assert read(LeanRecords, bytes(data)) == read(Fetcher.PartitionRecords, bytes(data)) == ([], 0, True)
+    assert ours(bytes(data)) == theirs(bytes(data)) == ([], 0, True)
 
 
 @pytest.mark.parametrize("magic", [0, 1])
 def test_messages_of_an_older_format_are_read_by_the_library(magic: int) -> None:
     data = batch_of([(5, b"k", b"old", [])], NONE, magic=magic) + batch_of([(6, b"k", b"new", [])], NONE, base=1)
-    found, next_offset, refused = read(LeanRecords, data)
+    found, next_offset, refused = ours(data)
     assert [message[4] for message in found] == [b"old", b"new"]
     assert (next_offset, refused) == (2, False)
 
@@ -117,6 +135,69 @@ def test_what_a_given_up_transaction_wrote_is_passed_over() -> None:
     transactional = {"transactional": True, "producer_id": 7, "producer_epoch": 0, "base_sequence": 0}
     content = [(1, b"k", b"value", [])]
     data = batch_of(content, NONE) + batch_of(content, NONE, base=1, **transactional) + batch_of(content, NONE, base=2)
-    ours = read(LeanRecords, data, aborted=[Aborted()])
-    assert ours == read(Fetcher.PartitionRecords, data, aborted=[Aborted()])
-    assert [message[1] for message in ours[0]] == [0, 2]
+    found = ours(data, aborted=[Aborted()])
+    assert found == theirs(data, aborted=[Aborted()])
+    assert [message[1] for message in found[0]] == [0, 2]
+
+
+def test_behind_a_batch_that_cannot_be_taken_apart_reading_goes_on() -> None:
+    """Its messages before the broken one are kept; the rest of it is told, with its place."""
+    content = [(1, b"k", b"value", []), (2, b"k", b"other", []), (3, b"k", b"third", [])]
+    broken = bytearray(batch_of(content, NONE))
+    second = broken.index(b"other")
+    broken[second - 1] = 0x7F  # the length of its value
+    data = with_checksum(broken) + batch_of([(4, b"k", b"next", [])], NONE, base=3)
+    room = Room(2**40)
+    found, offset, refused = read(lean_records(room), data)
+    assert ([m[4] for m in found], offset, refused) == ([b"value", b"next"], 4, False)
+    (hole,) = room.passed_over
+    assert (hole.place, hole.from_offset, hole.to_offset) == (PLACE, 1, 3)
+
+
+@pytest.mark.parametrize("compression", [GZIP, SNAPPY, LZ4, ZSTD])
+def test_a_poll_opens_batches_until_its_room_is_spent(compression: int) -> None:
+    content = [(1, b"k", bytes(40_000), [])]
+    data = b"".join(batch_of(content, compression, base=number) for number in range(5))
+    room = Room(100_000)
+    records = lean_records(room)(0, PLACE, MemoryRecords(data), isolation_level=IsolationLevel.READ_COMMITTED)
+    assert [m.offset for m in records.take(10)] == [0, 1, 2]
+    with pytest.raises(RoomSpentError):
+        records.take(10)
+    assert records.next_fetch_offset == 3
+    room.clear()
+    assert [m.offset for m in records.take(10)] == [3, 4]
+    assert room.passed_over == []
+
+
+@pytest.mark.parametrize("compression", [GZIP, SNAPPY, LZ4, ZSTD])
+@settings(max_examples=30, deadline=None)
+@given(st.binary(min_size=1, max_size=300), st.integers(1, 200_000), st.integers(0, 250_000))
+def test_what_unpacks_to_more_than_the_limit_is_refused(compression: int, seed: bytes, size: int, limit: int) -> None:
+    content = (seed * (size // len(seed) + 1))[:size]
+    batch = DefaultRecordBatch(bytearray(batch_of([(1, None, content, [])], compression)))
+    if batch.compression_type == NONE:
+        return  # the builder keeps what does not get smaller as it is
+    packed = bytes(batch._buffer[batch._pos :])
+    plain = uncompress(compression, packed)
+    assert content in plain
+    if limit < len(plain):
+        with pytest.raises(TooLargeError):
+            uncompress(compression, packed, limit)
+    else:
+        assert uncompress(compression, packed, limit) == plain
+
+
+@pytest.mark.parametrize("compression", [GZIP, SNAPPY, LZ4, ZSTD])
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=100))
+def test_bytes_that_no_codec_made_are_refused_as_such(compression: int, packed: bytes) -> None:
+    with suppress(ValueError, TooLargeError):
+        assert isinstance(uncompress(compression, packed), bytes)
+
+
+def test_a_batch_that_unpacks_to_more_than_the_bound_is_told_with_its_place() -> None:
+    data = batch_of([(1, b"k", bytes(33 << 20), [])], ZSTD, base=0) + batch_of([(4, b"k", b"n", [])], NONE, base=1)
+    room = Room(2**40)
+    found, offset, refused = read(lean_records(room), data)
+    assert ([m[4] for m in found], offset, refused) == ([b"n"], 2, False)
+    assert room.passed_over == [PassedOver(PLACE, 0, 1, "unpacked, the batch is larger than 32 MiB")]

@@ -16,7 +16,7 @@ from typing import Any, Final, LiteralString
 import psycopg
 
 from liq_pipeline.bus.codec import DecodeError, decode
-from liq_pipeline.bus.reader import OffsetsGoneError, Partition, ReadError, TopicReader
+from liq_pipeline.bus.reader import OffsetsGoneError, Partition, ReadError, TopicReader, UnreadableError
 from liq_pipeline.domain.records import Watermark
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.pipeline.tick import LANDING_CONSUMER, due_points
@@ -25,8 +25,9 @@ from liq_pipeline.store import worlds
 DEADLINE_SECONDS: Final = 2.0
 """No question to Kafka or the database may hold the sensor up longer than this."""
 POLL_SECONDS: Final = 0.25
-# A watermark goes into every partition of every in-topic; this one carries the fewest other messages.
-_PEEK: Final = Partition("long_short_ratio", 0)
+# A watermark goes into every partition of every in-topic; these carry few other messages. Three topics, since
+# somebody's open transaction may hold one, and behind it no newer watermark can be read.
+_PEEKS: Final = (Partition("long_short_ratio", 0), Partition("stablecoin_flows", 1), Partition("funding_rates", 2))
 _PEEK_MESSAGES: Final = 50
 
 
@@ -65,7 +66,7 @@ class BusClock:
         """How far the world has come in Kafka; None if Kafka does not answer in time."""
         try:
             return self._read(world)
-        except (ReadError, OffsetsGoneError):
+        except (ReadError, OffsetsGoneError, UnreadableError):
             self.close()
             return None
 
@@ -86,17 +87,19 @@ class BusClock:
             )
         bounds = self._reader.bounds()
         ends = {partition: bound.end for partition, bound in bounds.items()}
-        peek_from = max(bounds[_PEEK].begin, bounds[_PEEK].end - _PEEK_MESSAGES)
-        self._reader.seek({**ends, _PEEK: peek_from})
+        peeks = {place: max(bounds[place].begin, bounds[place].end - _PEEK_MESSAGES) for place in _PEEKS}
+        self._reader.seek({**ends, **peeks})
         newest: datetime | None = None
         deadline = time.monotonic() + DEADLINE_SECONDS
-        while self._reader.position(_PEEK) < ends[_PEEK] and time.monotonic() < deadline:
-            for message in self._reader.poll(_PEEK_MESSAGES, POLL_SECONDS).get(_PEEK, []):
-                # What cannot be decoded is landing's business.
-                with contextlib.suppress(DecodeError):
-                    mark = decode(_PEEK.topic, message.value, message.headers, None)
-                    if isinstance(mark, Watermark) and mark.world == world:
-                        newest = mark.watermark if newest is None else max(newest, mark.watermark)
+        while any(self._reader.position(place) < ends[place] for place in _PEEKS) and time.monotonic() < deadline:
+            for place, messages in self._reader.poll(len(_PEEKS) * _PEEK_MESSAGES, POLL_SECONDS).items():
+                for message in messages:
+                    # What cannot be decoded is landing's business.
+                    with contextlib.suppress(DecodeError):
+                        mark = decode(place.topic, message.value, message.headers, None)
+                        if isinstance(mark, Watermark) and mark.world == world:
+                            newest = mark.watermark if newest is None else max(newest, mark.watermark)
+            self._reader.passed_over()  # landing records it
         return BusState(newest, ends)
 
 

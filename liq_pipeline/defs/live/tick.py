@@ -38,6 +38,7 @@ from liq_pipeline.launcher.coordinator import LANE_TAG, LIVE_LANE
 from liq_pipeline.pipeline.models import model_in_force
 from liq_pipeline.pipeline.tick import TickContext, TickResult, run_tick
 from liq_pipeline.runtime.home import supervisor_moves
+from liq_pipeline.runtime.liveness import TICK, note_alive
 from liq_pipeline.scoring.version import SCORING_CODE_VERSION
 
 CODE_VERSION: Final = str(SCORING_CODE_VERSION)
@@ -186,6 +187,7 @@ def hand_on(context: AssetExecutionContext, services: Services, result: TickResu
     Publishing is quick and bounded; a person's channel may hang for many seconds, which no tick may wait for.
     """
     if result.newest is not None:
+        note_alive(TICK)
         sees = not blind_symbols(result, services.settings.risk.min_coverage)
         # Ticks go on under a supervisor that stands still, until a part dies that nobody starts again.
         ping(services.settings, ok=sees and supervisor_moves())

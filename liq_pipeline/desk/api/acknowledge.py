@@ -1,6 +1,6 @@
 """The only write of the desk: a person has seen an alert.
 
-Belongs here: one short transaction with the writer's role. Does not: who may ask for it (liq_pipeline/web/).
+Belongs here: one short transaction with the writer's role. Does not: who may ask for it (desk/doors.py).
 """
 
 from __future__ import annotations

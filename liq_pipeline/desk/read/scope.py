@@ -47,8 +47,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 _SCOPE = """
     SELECT w.world, w.kind, w.kind = 'real' AS is_real, w.is_active,
            CASE w.kind WHEN 'real' THEN 'live' ELSE w.kind END AS mode, t.time AS as_of, t.committed_at,
-           CASE WHEN w.kind <> 'real' THEN (SELECT min(m.watermark) FROM watermarks m WHERE m.world = w.world) END
-           AS clock, w.first_time, w.last_time, w.market_step_seconds AS step_seconds,
+           CASE WHEN w.kind <> 'real' THEN (SELECT c.clock FROM world_clocks c WHERE c.world = w.world) END AS clock,
+           w.first_time, w.last_time, w.market_step_seconds AS step_seconds,
            coalesce(w.manifest -> 'symbols', '[]'::jsonb) AS symbols,
            coalesce(w.manifest #> '{expected,prices,venues}', '[]'::jsonb) AS venues
     FROM worlds w LEFT JOIN LATERAL (

@@ -135,7 +135,7 @@ class _LandedClock:
     def __call__(self) -> datetime | None:
         try:
             with connect(self._database_url, application_name="liq-player") as connection:
-                return worlds.clock(connection, self._world, datetime.now(UTC))
+                return worlds.landed_to(connection, self._world)
         except psycopg.OperationalError as error:
             _LOG.warning("cannot read how far %s has landed: %s", self._world.name, error)
             return None
@@ -166,7 +166,7 @@ def play(
             world = playable.world
             with connection.transaction():
                 worlds.register(connection, world, activate=True)
-            landed_to = worlds.clock(connection, world, datetime.now(UTC))
+            landed_to = worlds.landed_to(connection, world)
     except _StoppedError:
         return PlayResult("", 0, None, finished=False)
     _LOG.info("playing %s %s", world.name, "from its beginning" if landed_to is None else f"after {landed_to}")
@@ -344,7 +344,7 @@ def _open_simulated(settings: Settings, connection: psycopg.Connection[Any]) -> 
 
     def landed_to(name: str) -> datetime | None:
         known = worlds.get(connection, name)
-        return None if known is None else worlds.clock(connection, known, datetime.now(UTC))
+        return None if known is None else worlds.landed_to(connection, known)
 
     stored = simulated_world.load(settings.home)
     simulation, reason = simulated_world.choose(

@@ -10,13 +10,13 @@ message to message.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from liq_pipeline.bus.codec import DecodeError, decode
-from liq_pipeline.bus.reader import Partition
+from liq_pipeline.bus.reader import Partition, Unreadable
 from liq_pipeline.domain.records import LAST_YEAR, Watermark
 from liq_pipeline.store.landing.tables import TABLES, LandingTable, Row
 
@@ -85,6 +85,8 @@ class Batch:
     watermark_count: int = 0
     dead: list[tuple[Any, str, str, str]] = field(default_factory=list)
     """(message, topic, reason_code, reason)"""
+    holes: Sequence[Unreadable] = ()
+    """What lies between the messages and cannot be taken apart."""
 
     @property
     def read(self) -> int:
@@ -92,12 +94,18 @@ class Batch:
         return sum(map(len, self.messages.values()))
 
 
-def decode_batch(messages: Messages, starts: dict[Partition, int], cluster_no_of_topic: Mapping[str, int]) -> Batch:
+def decode_batch(
+    messages: Messages,
+    starts: dict[Partition, int],
+    cluster_no_of_topic: Mapping[str, int],
+    holes: Sequence[Unreadable] = (),
+) -> Batch:
     """Turn messages into rows; what cannot be believed is set aside with its reason.
 
-    starts: the position each partition was read from. cluster_no_of_topic: what rows carry as kafka_cluster.
+    starts: the position each partition was read from, those with nothing but holes too. cluster_no_of_topic: what rows
+    carry as kafka_cluster.
     """
-    batch = Batch(messages=messages, starts=starts)
+    batch = Batch(messages=messages, starts=starts, holes=holes)
     for partition, records in messages.items():
         topic, number = partition
         cluster = cluster_no_of_topic[topic]
@@ -118,6 +126,8 @@ def decode_batch(messages: Messages, starts: dict[Partition, int], cluster_no_of
                 continue
             build, rows = builders[type(message)]
             rows.append(build(message, topic, cluster, number, record.offset))
+    for hole in holes:
+        batch.ends[hole.partition] = max(batch.ends.get(hole.partition, 0), hole.to_offset)
     batch.rows = {place: rows for place, rows in batch.rows.items() if rows}
     return batch
 

@@ -20,6 +20,9 @@ from liq_pipeline.bus.producer import RecordProducer
 Connection = psycopg.Connection[Any]
 
 REASON_LENGTH = 2000
+KEPT_BYTES = 64 * 1024
+"""Of a value, a key and all headers, each. Whatever is larger could not land if it were sent again: the start of it is
+kept for whoever looks, and the rest stays in Kafka for its retention."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,27 +70,32 @@ def insert(conn: Connection, letters: Sequence[DeadLetter]) -> int:
         cursor.executemany(
             """
             INSERT INTO dead_letters (cluster_id, topic, kafka_partition, kafka_offset, appended_at, key_bytes,
-                                      value_bytes, headers, reason_code, reason)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
+                                      value_bytes, headers, is_cut, reason_code, reason)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
             """,
-            [
-                [
-                    letter.cluster_id,
-                    letter.topic,
-                    letter.kafka_partition,
-                    letter.kafka_offset,
-                    letter.appended_at,
-                    letter.key_bytes,
-                    letter.value_bytes,
-                    # text and jsonb hold everything but NUL: a header's name or a reason that quotes one loses that.
-                    msgspec.json.encode(letter.headers).decode().replace("\\u0000", "\\ufffd"),
-                    letter.reason_code,
-                    letter.reason.replace("\x00", "\ufffd")[:REASON_LENGTH],
-                ]
-                for letter in letters
-            ],
+            [_row(letter) for letter in letters],
         )
         return max(cursor.rowcount, 0)
+
+
+def _row(letter: DeadLetter) -> list[Any]:
+    key, value = (None if part is None else part[:KEPT_BYTES] for part in (letter.key_bytes, letter.value_bytes))
+    # text and jsonb hold everything but NUL: a header's name or a reason that quotes one loses that.
+    headers = msgspec.json.encode(letter.headers).decode().replace("\\u0000", "\\ufffd")
+    are_headers_kept = len(headers) <= KEPT_BYTES
+    return [
+        letter.cluster_id,
+        letter.topic,
+        letter.kafka_partition,
+        letter.kafka_offset,
+        letter.appended_at,
+        key,
+        value,
+        headers if are_headers_kept else "[]",
+        (key, value) != (letter.key_bytes, letter.value_bytes) or not are_headers_kept,
+        letter.reason_code,
+        letter.reason.replace("\x00", "\ufffd")[:REASON_LENGTH],
+    ]
 
 
 def list_letters(
@@ -135,13 +143,13 @@ def resubmit(
 
     They are marked only after Kafka acknowledged all of them: a crash in between sends some a second time, which
     lands as duplicates, and never loses one. Rows that another resubmission holds are left to it. A message without
-    a value can never land: it is not sent.
+    a value, or of which only the start was kept, can never land: it is not sent.
     """
     rows = conn.execute(
         """
         SELECT cluster_id, topic, kafka_partition, kafka_offset, key_bytes, value_bytes, headers
         FROM dead_letters
-        WHERE resubmitted_at IS NULL AND value_bytes IS NOT NULL
+        WHERE resubmitted_at IS NULL AND value_bytes IS NOT NULL AND NOT is_cut
           AND (%(topic)s::text IS NULL OR topic = %(topic)s)
           AND (%(reason_code)s::text IS NULL OR reason_code = %(reason_code)s)
         ORDER BY dead_at, topic, kafka_partition, kafka_offset

@@ -37,7 +37,8 @@ from liq_pipeline.bus.reader import (
 )
 from liq_pipeline.bus.topics import IN_TOPICS
 from liq_pipeline.errors import LiqError
-from liq_pipeline.store.connection import connect
+from liq_pipeline.store.connection import LIVE_LOCK_SECONDS, connect
+from liq_pipeline.store.landing import held
 from liq_pipeline.store.landing import offsets as landing_offsets
 from liq_pipeline.store.landing.batch import Batch, LandResult, decode_batch
 from liq_pipeline.store.landing.offsets import Standing
@@ -113,6 +114,7 @@ class Lander:
         self._standing: Standing | None = None
         self._positions: dict[Partition, int] = {}
         self._identity_checked_at = 0.0
+        self._held_noted_at = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -155,6 +157,7 @@ class Lander:
         started = time.monotonic()
         result = self._ready()
         ends = self._open_reader.ends()
+        result += self._note_held(ends)
 
         def is_done() -> bool:
             return self._has_reached(ends) or time.monotonic() - started >= deadline_seconds
@@ -236,13 +239,30 @@ class Lander:
         self._standing = standing
         return LandResult(gaps=standing.gaps, notices=standing.notices)
 
+    def _note_held(self, ends: dict[Partition, int]) -> LandResult:
+        """Keep in the database which partitions somebody's open transaction holds. No batch may be under way."""
+        reader, standing = self._open_reader, self._known_standing
+        self._held_noted_at = time.monotonic()
+        found = reader.held(ends)
+
+        def write() -> list[str]:
+            conn = self._connection()
+            with conn.transaction():
+                return held.note(conn, self._consumer, standing.identity_of_topic, found, reader.holder)
+
+        notices = self._attempt(write)
+        for notice in notices:
+            log.warning("landing: %s", notice)
+        return LandResult(notices=tuple(notices))
+
     def _read(self, wait_seconds: float) -> Batch | None:
         """Poll and decode the next batch; None if nothing came."""
         messages = self._open_reader.poll(self._max_records, wait_seconds)
-        if not messages:
+        holes = self._open_reader.passed_over()
+        if not messages and not holes:
             return None
-        starts = {partition: self._positions[partition] for partition in messages}
-        batch = decode_batch(messages, starts, self._known_standing.cluster_no_of_topic)
+        starts = {partition: self._positions[partition] for partition in (*messages, *(h.partition for h in holes))}
+        batch = decode_batch(messages, starts, self._known_standing.cluster_no_of_topic, holes)
         self._positions.update(batch.ends)
         return batch
 
@@ -293,6 +313,9 @@ class Lander:
                         # Looking writes too, and the connection holds one transaction: the batch under way ends first.
                         settle()
                         note(self._look())
+                    if time.monotonic() - self._held_noted_at > IDENTITY_SECONDS:
+                        settle()
+                        note(self._note_held(self._open_reader.ends()))
                     done = is_done()
                     try:
                         batch = None if done else self._read(_POLL_SECONDS if pending is None else 0.0)
@@ -319,7 +342,10 @@ class Lander:
 
     def _land(self, batch: Batch, standing: Standing) -> LandResult:
         """Write a batch read from that standing, again if the server failed. Raises LandingError, MovedError."""
-        return self._attempt(lambda: write_batch(self._connection(), self._consumer, standing, batch))
+        result = self._attempt(lambda: write_batch(self._connection(), self._consumer, standing, batch))
+        for notice in result.notices:
+            log.warning("%s", notice)
+        return result
 
     def _skip_unreadable(self, error: UnreadableError) -> LandResult:
         """Go past what the client cannot take apart; that is said and recorded as a gap."""
@@ -349,7 +375,9 @@ class Lander:
 
     def _connection(self) -> Connection:
         if self._conn is None or self._conn.closed:
-            self._conn = connect(self._database_url, application_name=f"liq {self._consumer}")
+            self._conn = connect(
+                self._database_url, application_name=f"liq {self._consumer}", lock_seconds=LIVE_LOCK_SECONDS
+            )
         return self._conn
 
     def _attempt(self, work: Callable[[], T]) -> T:
@@ -406,6 +434,11 @@ def _explain(error: psycopg.Error) -> str:
         return (
             "PostgreSQL's disk is full: landing stands still, nothing is lost while Kafka keeps its log; make room and "
             "it goes on by itself"
+        )
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return (
+            f"another session has held a lock on a table for {LIVE_LOCK_SECONDS:.0f} s and more: landing stands still, "
+            "nothing is lost; pg_locks and pg_stat_activity tell whose it is"
         )
     return f"PostgreSQL failed {len(BACKOFF_SECONDS) + 1} times in a row, nothing is lost: {_first_line(error)}"
 

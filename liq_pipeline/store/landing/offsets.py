@@ -134,13 +134,20 @@ def skip(conn: Connection, consumer: str, identity: str, broken: Unreadable) -> 
     partition = broken.partition
     if lock(conn, consumer, {partition.topic: identity}, [partition]) != {partition: broken.from_offset}:
         return None
+    cause = record_hole(conn, broken)
+    _set(conn, consumer, identity, partition, broken.to_offset)
+    return cause
+
+
+def record_hole(conn: Connection, broken: Unreadable) -> str:
+    """Record messages that cannot be read as a gap, in the caller's transaction; return it in words."""
+    partition = broken.partition
     cause = (
         f"offsets {broken.from_offset} to {broken.to_offset - 1} of {partition.topic}[{partition.partition}] cannot be "
         f"taken apart ({broken.why}); they stay in Kafka for its retention"
     )
     world = gaps.world_in_force(conn)
     gaps.record(conn, _hole(world, partition, broken.from_offset, broken.to_offset, cause))
-    _set(conn, consumer, identity, partition, broken.to_offset)
     return cause
 
 

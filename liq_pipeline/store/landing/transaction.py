@@ -76,8 +76,9 @@ def write_batch(conn: Connection, consumer: str, standing: Standing, batch: Batc
     with conn.transaction():
         stored = landing_offsets.lock(conn, consumer, standing.identity_of_topic, batch.starts)
         batch = _without_landed(batch, stored, standing)
-        if not batch.messages:
+        if not batch.ends:
             return LandResult()
+        causes = [landing_offsets.record_hole(conn, hole) for hole in batch.holes]
         tally = _Tally()
         for record, topic, code, reason in batch.dead:
             _bury(standing, tally, record, topic, code, reason)
@@ -103,6 +104,8 @@ def write_batch(conn: Connection, consumer: str, standing: Standing, batch: Batc
         heartbeats=tally.heartbeats,
         watermarks=batch.watermark_count,
         late=dict(tally.late),
+        gaps=len(causes),
+        notices=tuple(causes),
         batches=1,
     )
 
@@ -118,7 +121,10 @@ def _without_landed(batch: Batch, stored: dict[Partition, int], standing: Standi
         rest = [record for record in records if record.offset >= stored[partition]]
         if rest:
             left[partition] = rest
-    return decode_batch(left, {partition: stored[partition] for partition in left}, standing.cluster_no_of_topic)
+    holes = [hole for hole in batch.holes if hole.to_offset > stored[hole.partition]]
+    places = (*left, *(hole.partition for hole in holes))
+    starts = {partition: stored[partition] for partition in places}
+    return decode_batch(left, starts, standing.cluster_no_of_topic, holes)
 
 
 def _write_rows(conn: Connection, standing: Standing, batch: Batch, tally: _Tally) -> None:

@@ -10,7 +10,7 @@ finds what the first score found even when archives have warmed the look-back si
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
@@ -49,8 +49,12 @@ ALL = "*"
 """The symbol and venue of a reference of none: the flows', and the market's, whose venue is the model."""
 BUILD_CHUNK: Final = 864
 """Bars built at once, three days: a month of rows every 10 s would not fit into memory."""
+SYMBOLS_AT_ONCE: Final = 25
+"""Whose references are built together."""
 ARCHIVE_REACH_SECONDS: Final = ARCHIVE_MAX_AGE_SECONDS + STEP_SECONDS + 24 * 3600
 """How long after its event an archive row may be the newest one known: a settled rate holds up to 24 h."""
+LONG_COLUMNS: Final = ("price_usd", "open_interest_base")
+"""What a score reads further back than a day or so; of the rest it reads ALL_COLUMNS_HOURS (scoring/model.py)."""
 EPOCH_DAY: Final = date(1970, 1, 1)
 
 
@@ -99,17 +103,42 @@ def ensure_market_lookback(
 
 
 def market_bars(
-    conn: psycopg.Connection[Any], scope: Scope, first_seconds: int, last_seconds: int, built_by_seconds: int
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    first_seconds: int,
+    last_seconds: int,
+    built_by_seconds: int,
+    *,
+    all_from_seconds: int | None = None,
 ) -> BarArrays:
-    """The kept bars that end in [first, last] (both on the grid), as a score at `built_by_seconds` may see them."""
+    """The kept bars that end in [first, last] (both on the grid), as a score at `built_by_seconds` may see them.
+
+    all_from_seconds: before it only LONG_COLUMNS are read and the rest stays unknown; None: everything is.
+    """
     bars = empty_bars(
         scope.symbols, scope.venues, first_seconds, STEP_SECONDS, (last_seconds - first_seconds) // STEP_SECONDS + 1
     )
+    whole_from = first_seconds if all_from_seconds is None else min(max(all_from_seconds, first_seconds), last_seconds)
+    if whole_from > first_seconds:
+        _read_bars(conn, scope, bars, LONG_COLUMNS, first_seconds, whole_from - STEP_SECONDS, built_by_seconds)
+    _read_bars(conn, scope, bars, BAR_COLUMNS, whole_from, last_seconds, built_by_seconds)
+    return bars
+
+
+def _read_bars(
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    bars: BarArrays,
+    names: tuple[str, ...],
+    first_seconds: int,
+    last_seconds: int,
+    built_by_seconds: int,
+) -> None:
     columns = sql.SQL(", ").join(
         sql.SQL("array_agg(coalesce({}, {}))").format(
             sql.Identifier(name), sql.SQL("'NaN'::float8") if name in LEVEL_FIELDS else sql.Literal(UNKNOWN_CENTS)
         )
-        for name in BAR_COLUMNS
+        for name in names
     )
     query = sql.SQL(
         """
@@ -128,12 +157,15 @@ def market_bars(
         "last": time_of(last_seconds),
         "built_by": time_of(built_by_seconds),
     }
+    symbols, venues = ({name: place for place, name in enumerate(known)} for known in (scope.symbols, scope.venues))
     for symbol, venue, bar_end, built_at, *values in fetch_arrays(conn, query, parameters):
-        oldest_first = np.argsort(built_at, kind="stable")  # of two versions the newer one is written last
-        place = bars.index_at(bar_end[oldest_first] // MICROSECONDS)
-        for name, column in zip(BAR_COLUMNS, values, strict=True):
-            getattr(bars, name)[scope.symbols.index(symbol), scope.venues.index(venue), place] = column[oldest_first]
-    return bars
+        at = symbols[symbol], venues[venue]
+        place = bars.index_at(bar_end // MICROSECONDS)
+        if (built_at[1:] < built_at[:-1]).any():
+            oldest_first = np.argsort(built_at, kind="stable")  # of two versions the newer one is written last
+            place, values = place[oldest_first], [column[oldest_first] for column in values]
+        for name, column in zip(names, values, strict=True):
+            getattr(bars, name)[*at, place] = column
 
 
 def market_references(
@@ -292,6 +324,14 @@ def days_with_references(
 
 
 def _keep_market_references(
+    conn: psycopg.Connection[Any], scope: Scope, days: Integers, times_seconds: Integers, risk: RiskSettings
+) -> int:
+    """Blocks of symbols: a month of 300 at once took the first tick to 4 GB."""
+    blocks = (scope.symbols[start : start + SYMBOLS_AT_ONCE] for start in range(0, len(scope.symbols), SYMBOLS_AT_ONCE))
+    return sum(_keep_references_of(conn, replace(scope, symbols=block), days, times_seconds, risk) for block in blocks)
+
+
+def _keep_references_of(
     conn: psycopg.Connection[Any], scope: Scope, days: Integers, times_seconds: Integers, risk: RiskSettings
 ) -> int:
     built_by = int(times_seconds[-1])

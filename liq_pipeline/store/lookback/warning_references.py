@@ -70,7 +70,9 @@ def warning_reference_of(
 ) -> WarningReference:
     """What the model's early warning compares with on these days (ascending), from the kept bars."""
     first = int(days[0]) * DAY_SECONDS - (REFERENCE_HOURS + model.lookback_hours) * 3600
-    bars = market_bars(conn, scope, first, int(days[-1]) * DAY_SECONDS, built_by_seconds)
+    last = int(days[-1]) * DAY_SECONDS
+    # As in a tick: that far back a model reads price and open interest.
+    bars = market_bars(conn, scope, first, last, built_by_seconds, all_from_seconds=last)
     return model.warning_reference(bars, days)
 
 
