@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import psycopg
 import pytest
 from typer.testing import CliRunner
 
 from liq_pipeline.cli import app
-from liq_pipeline.desk.pages import drawings
+from liq_pipeline.desk.api.asking import read_all
+from liq_pipeline.desk.api.endpoints import ENDPOINTS, answer
+from liq_pipeline.desk.pages import drawings, views
 from liq_pipeline.desk.read import levels as read
+from liq_pipeline.desk.read.scope import scope
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.pipeline.levels import draw_due_maps, due_times
 from liq_pipeline.scoring.levels.method import method_of
@@ -170,6 +175,22 @@ def test_the_desk_reads_and_draws_it(connection: Any) -> None:
     assert picture.count('class="heat-long"') + picture.count('class="heat-short"') <= 2 * drawings.HEAT_SHADES
     assert 'class="price" d="M' in picture
     assert "unknown" in str(drawings.heat([]))
+
+
+def test_the_api_and_the_symbol_s_page_hold_the_map(connection: Any) -> None:
+    world = market(connection)
+    draw_due_maps(connection, world, Settings())
+    (endpoint,) = [one for one in ENDPOINTS if one.name == "levels"]
+    path, span = {"symbol": "btc"}, [("to", LAST.isoformat())]
+    told = answer(endpoint, connection, read_all(endpoint.parameters, path, span))
+    assert [one.time for one in told.data] == [LAST]
+    of = scope(connection)
+    shown = views.symbol_page(connection, msgspec.structs.replace(of, as_of=LAST), {}, "BTC")
+    page = views.environment().get_template("symbol.html")
+    text = page.render(**shown, scope=of, dagster_url=None, path="/symbols/BTC", asset=defaultdict(str))
+    assert text.count('<svg class="heat"') == 1
+    assert "Liquidation map, estimated" in text
+    assert "longs within 1, 3, 5 % below" in text
 
 
 def test_nothing_is_due_before_there_are_bars(connection: Any) -> None:
