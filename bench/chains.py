@@ -6,6 +6,7 @@ A process of its own plays a Tron node: a block every 3 s, 100 USDT transfers a 
 labelled wallet, one in a hundred is large, and one in ten is poisoning. Polls, Kafka, landing and PostgreSQL are as in
 `liq up`; the poller's process also lands, so its CPU is that of reading, decoding, sending and landing.
 
+* reading: the CPU of decoding, filtering and encoding alone, of some minutes, as of an hour.
 * busy: `--minutes` of it as time goes by, polled every 15 s: rows against those that were crafted, age of the newest
   heartbeat at each poll, calls against the node's budget, CPU, memory.
 * catch-up: an hour that has passed, from a cold start to the head: CPU and memory of it.
@@ -32,11 +33,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import psutil
 from pydantic import SecretStr
 
 from liq_pipeline.bus.admin import ensure_topics
+from liq_pipeline.bus.codec import encode
 from liq_pipeline.domain.chains import CHAINS, TRON
 from liq_pipeline.domain.tron_address import base58_of, hex_of
 from liq_pipeline.domain.wallets import shipped_labels
@@ -46,8 +49,11 @@ from liq_pipeline.runtime.processes import free_port
 from liq_pipeline.runtime.servers.kafka import EmbeddedKafka
 from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.settings import Settings, SourceSettings
+from liq_pipeline.sources.access.http import Answer, HttpClient, Request
 from liq_pipeline.sources.chain import wallet_lists
 from liq_pipeline.sources.chain.ethereum import TRANSFER_TOPIC
+from liq_pipeline.sources.chain.ethereum_rpc import RpcReader
+from liq_pipeline.sources.chain.following import records_of
 from liq_pipeline.sources.polling.round import poll_due
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.inputs.expected_sources import scope_of
@@ -177,6 +183,53 @@ def playing(started: float) -> Iterator[tuple[Node, str]]:
         process.join()
 
 
+class FromMemory(HttpClient):
+    """Answers of the node without a network, decoded as the real client decodes them."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__("tron_rpc", "", request_seconds=1.0)
+        self._node = node
+        self.made: dict[str, bytes] = {}
+
+    def ask(self, request: Request, **_how: Any) -> Answer:
+        body = request.body
+        if isinstance(body, list):
+            raw = json.dumps([{"id": one["id"], "result": self._node.header(one["id"])} for one in body]).encode()
+        else:
+            raw = self.made[body["params"][0]["fromBlock"]]
+        now = datetime.now(UTC)
+        return Answer(msgspec.json.decode(raw), raw, now, now)
+
+
+def reading(blocks: int = 240) -> None:
+    """What an hour costs to decode, filter and encode, from some blocks of it; without network, Kafka and database."""
+    node = Node(time.time() - 3600)
+    source = FromMemory(node)
+    spans = [
+        (first, first + TRON.chunk_blocks - 1) for first in range(FIRST_BLOCK, FIRST_BLOCK + blocks, TRON.chunk_blocks)
+    ]
+    for first, last in spans:
+        rows = [row for number in range(first, last + 1) for row in node.logs(number)]
+        source.made[hex(first)] = json.dumps({"result": rows}).encode()
+    reader = RpcReader(source, lambda _costs: None, None, TRON)
+    labels = wallet_lists.LabelList("bench", shipped_labels(), TRON.name)
+    knobs, transfers, kept = SourceSettings(), 0, 0
+    begun = time.process_time()
+    for first, last in spans:
+        chunk = reader.read(TRON.tokens, first, last)
+        records = records_of(chunk, labels, knobs, reader.name, TRON)
+        for record in records:
+            encode(record)
+        transfers, kept = transfers + len(chunk.transfers), kept + len(records)
+    seconds = time.process_time() - begun
+    hour = PER_SECOND * 3600
+    print(
+        f"reading: {transfers:,} transfers, {kept:,} kept: CPU {seconds:.2f} s; an hour of {hour:,}:"
+        f" {seconds * hour / transfers:.1f} s",
+        flush=True,
+    )
+
+
 def settings_for(url: str, prefix: str, lookback_blocks: int, round_seconds: float) -> Settings:
     """An installation that follows Tron alone; its only other venue does not answer."""
     return Settings(
@@ -290,7 +343,8 @@ def catch_up(url: str, kafka: str, round_seconds: float) -> None:
         print(
             f"catch-up: {last - first + 1} blocks, {(last - first + 1) * PER_SECOND * BLOCK_SECONDS:,} transfers,"
             f" {poller.stored():,} rows of {expected:,}: CPU {poller.cpu_seconds:.1f} s, {seconds:.1f} s by the clock"
-            f" in {len(poller.seconds)} rounds, memory {poller.memory_mb:.0f} MB at most"
+            f" in {len(poller.seconds)} rounds, memory {poller.memory_mb:.0f} MB at most",
+            flush=True,
         )
 
 
@@ -354,7 +408,7 @@ def tick(url: str, rows: int) -> None:
     for name, seconds in figures.items():
         middle = statistics.median(seconds)
         told = f"{middle * 1000:.1f} ms ({middle / base:.2f} of one chain)"
-        print(f"tick: {name}, {cases[name][1]:,} rows in the hour: {told}")
+        print(f"tick: {name}, {cases[name][1]:,} rows in the hour: {told}", flush=True)
 
 
 def main(arguments: list[str]) -> None:
@@ -367,6 +421,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rows", type=int, default=40_000)
     parser.add_argument("--round-seconds", type=float, default=3.0)
     options = parser.parse_args(arguments)
+    reading()
     with tempfile.TemporaryDirectory(prefix="liq-bench-") as folder:
         home = Path(folder)
         home.chmod(0o711)
