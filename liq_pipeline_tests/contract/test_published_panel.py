@@ -12,7 +12,7 @@ import pytest
 
 from liq_pipeline.errors import LiqError
 from liq_pipeline.evaluation.panels import published
-from liq_pipeline.evaluation.panels.panel import load_panel
+from liq_pipeline.evaluation.panels.panel import Panel, load_panel
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources.archives import binance
 from liq_pipeline_tests.archive_support import open_interest_at, price_at, serve_market, withdraw
@@ -27,7 +27,7 @@ COINS = ("BTC", "ETH")
 
 def rebuilt(
     server: VenueServer, settings: MakeSettings, out: Path | None = None, symbols: tuple[str, ...] | None = None
-) -> published.Panel:
+) -> Panel:
     chosen = settings(sources=SourceSettings(urls={binance.NAME: server.url(binance.NAME)}))
     return published.published_panel(chosen, FIRST, LAST, out, symbols=symbols)
 

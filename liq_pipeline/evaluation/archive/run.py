@@ -12,11 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from liq_pipeline.errors import LiqError
 from liq_pipeline.evaluation.archive.features import features_are_kept, keep_features, months_of
@@ -32,6 +35,7 @@ REQUESTS_PER_SECOND: Final = 20.0
 """Over all processes together: what the archive's other reader asks for, too."""
 NICENESS: Final = 10
 SAY_EVERY_SECONDS: Final = 5.0
+MOST_RESTARTS: Final = 3
 _SHOWN: Final = 3
 
 
@@ -112,6 +116,9 @@ def _begin(plan: Plan, settings: Settings, per_second: float, niceness: int) -> 
     global _plan, _archive
     os.nice(niceness)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    # The decoder's first use by several threads at once has ended a process: it is used once before they begin.
+    with suppress(msgspec.DecodeError):
+        msgspec.json.decode(b"no JSON")
     _plan = plan
     _archive, _ = _open(settings, per_second)
 
@@ -148,27 +155,35 @@ def _all(
     begun = told = time.monotonic()
     problems: list[str] = []
     failed: list[str] = []
-    # Fresh processes: a fork would share sockets and threads.
-    pace = manner.requests_per_second / manner.workers
-    pool = ProcessPoolExecutor(manner.workers, get_context("spawn"), _begin, (plan, settings, pace, manner.niceness))
-    with pool:
-        waiting = [pool.submit(_do, kind, symbol, of) for symbol, of in tasks]
-        for number, one in enumerate(as_completed(waiting), start=1):
+    left, ended = list(tasks), 0
+    while left:
+        made: set[tuple[str, Any]] = set()
+        # Fresh processes: a fork would share sockets and threads.
+        pace = manner.requests_per_second / manner.workers
+        started = (plan, settings, pace, manner.niceness)
+        with ProcessPoolExecutor(manner.workers, get_context("spawn"), _begin, started) as pool:
+            waiting = {pool.submit(_do, kind, symbol, of): (symbol, of) for symbol, of in left}
             try:
-                found, why = one.result()
+                for one in as_completed(waiting):
+                    found, why = one.result()
+                    made.add(waiting[one])
+                    problems += found
+                    if why is not None:
+                        failed.append(why)
+                    now, number = time.monotonic(), len(tasks) - len(left) + len(made)
+                    if now - told >= SAY_EVERY_SECONDS or number == len(tasks):
+                        told = now
+                        rest = (now - begun) / number * (len(tasks) - number)
+                        say(f"{number} of {len(tasks)} {kind}s of coins, about {_duration(rest)} left")
             except BrokenProcessPool as error:
-                raise LiqError(
-                    f"a worker process was ended from outside after {number - 1} of {len(tasks)} {kind}s (out of"
-                    " memory?): the same command again goes on where this one stopped"
-                ) from error
-            problems += found
-            if why is not None:
-                failed.append(why)
-            now = time.monotonic()
-            if now - told >= SAY_EVERY_SECONDS or number == len(tasks):
-                told = now
-                left = (now - begun) / number * (len(tasks) - number)
-                say(f"{number} of {len(tasks)} {kind}s of coins, about {_duration(left)} left")
+                ended += 1
+                if ended > MOST_RESTARTS:
+                    raise LiqError(
+                        f"worker processes were ended from outside {ended} times (out of memory?), {len(made)} {kind}s"
+                        " after the last: the same command again goes on where this one stopped, --workers 1 needs least"
+                    ) from error
+                say("a worker process was ended from outside: what it had not finished is begun again")
+        left = [task for task in left if task not in made]
     if failed:
         more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
         raise LiqError(
