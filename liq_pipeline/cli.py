@@ -11,7 +11,19 @@ from typing import Annotated
 
 import typer
 
-from liq_pipeline.commands import alerts, backfill, dead_letters, evaluate, gaps, health, model, replay, running, store
+from liq_pipeline.commands import (
+    alerts,
+    backfill,
+    dead_letters,
+    evaluate,
+    gaps,
+    health,
+    levels,
+    model,
+    replay,
+    running,
+    store,
+)
 from liq_pipeline.commands.shared import err, in_plain_words, out
 from liq_pipeline.errors import LiqError
 
@@ -50,6 +62,7 @@ app.command()(store.roles)
 app.command()(store.topics)
 app.command()(health.status)
 app.command()(health.watch)
+app.command("levels")(levels.show)
 app.command()(running.metrics)
 app.command()(running.serve)
 app.command()(running.mcp)

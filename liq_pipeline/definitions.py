@@ -18,6 +18,7 @@ from liq_pipeline.defs.heavy.healing import gap_healing
 from liq_pipeline.defs.heavy.history import load_history, score_history
 from liq_pipeline.defs.live.alerts import alert_delivery
 from liq_pipeline.defs.live.ingest import live_ingest
+from liq_pipeline.defs.live.levels import levels_job, liquidation_levels
 from liq_pipeline.defs.live.tick import live_tick, tick_job
 from liq_pipeline.defs.resources import services_in_force
 from liq_pipeline.defs.schedules import SCHEDULES
@@ -33,13 +34,23 @@ def build_definitions(*, resources: Mapping[str, Any] | None = None) -> Definiti
             *lineage.source_specs(),
             *lineage.topic_specs(),
             live_tick,
+            liquidation_levels,
             thorough_checks,
             load_history,
             score_history,
             *evaluation.ASSETS,
             *lineage.outside_specs(),
         ],
-        jobs=[tick_job, live_ingest, alert_delivery, checks_job, live_maintenance, gap_healing, *evaluation.JOBS],
+        jobs=[
+            tick_job,
+            live_ingest,
+            alert_delivery,
+            levels_job,
+            checks_job,
+            live_maintenance,
+            gap_healing,
+            *evaluation.JOBS,
+        ],
         schedules=SCHEDULES,
         sensors=SENSORS,
         # Runs that a person starts from the asset graph, too: a process per step would only cost.

@@ -31,6 +31,7 @@ TABLE: Final = {name: AssetKey(["live", name]) for name in IN_TOPICS}
 
 FEATURE_BARS: Final = AssetKey(["live", "feature_bars"])
 LIQUIDATION_RISK: Final = AssetKey(["live", "liquidation_risk"])
+LIQUIDATION_LEVELS: Final = AssetKey(["live", "liquidation_levels"])
 STABLECOIN_PRESSURE: Final = AssetKey(["live", "stablecoin_pressure"])
 LIVE_SIGNALS: Final = AssetKey(["live", "signals"])
 LIVE_ALERTS: Final = AssetKey(["live", "alerts"])

@@ -12,6 +12,7 @@ from dagster import DefaultScheduleStatus, ScheduleDefinition
 
 from liq_pipeline.defs.heavy import evaluation
 from liq_pipeline.defs.heavy.healing import heal_when_open
+from liq_pipeline.defs.live.levels import levels_every_five_minutes
 from liq_pipeline.defs.upkeep.checks import checks_job
 from liq_pipeline.defs.upkeep.maintenance import live_maintenance
 
@@ -31,6 +32,7 @@ SCHEDULES: Final = [
         description="Deletes what has had its time, a little at a time.",
         default_status=DefaultScheduleStatus.RUNNING,
     ),
+    levels_every_five_minutes,
     heal_when_open,
     *evaluation.SCHEDULES,
 ]

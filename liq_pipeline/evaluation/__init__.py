@@ -8,6 +8,7 @@ By what you are after:
   panels/   history as arrays on one grid, wherever it comes from
   figures/  row-wise figures, baselines, ablations
   paging/   desk figures: pages as people would have had them, and what followed each alert
+  levels/   how often the liquidation map was right
   models/   fitting, walk-forward, shadow, the gate of a promotion, the shipped model
   report/   `liq evaluate`: report/run is the way through all of the above
 """

@@ -91,7 +91,7 @@ def test_every_asset_says_what_it_is_and_whose(graph: AssetGraph) -> None:
 
 def test_every_live_asset_has_a_freshness_policy_and_a_code_version(graph: AssetGraph) -> None:
     ours = [key for key in graph.get_all_asset_keys() if key.path[0] == "live"]
-    assert len(ours) == 11
+    assert len(ours) == 12
     for key in [*ours, keys.STORED_DATA]:
         assert graph.get(key).freshness_policy_or_from_metadata is not None, key
     for key in ours:

@@ -16,6 +16,7 @@ from liq_pipeline.bus.size import log_bytes
 from liq_pipeline.defs import keys
 from liq_pipeline.defs.resources import Services
 from liq_pipeline.defs.upkeep.pruning import prune_runs, storage_bytes
+from liq_pipeline.store import levels
 from liq_pipeline.store.rollups import upkeep
 from liq_pipeline.store.schema import community, retention, sizes
 
@@ -62,13 +63,17 @@ def roll_up(context: OpExecutionContext, services: ResourceParam[Services]) -> N
 
 @op(ins={"after": In(Nothing)})
 def prune_tables(context: OpExecutionContext, services: ResourceParam[Services]) -> None:
-    """Delete published outbox rows and, if LIQ_RETENTION_DAYS is set, time series past it."""
+    """Delete published outbox rows, liquidation maps between full hours after 30 days, and time series past
+    LIQ_RETENTION_DAYS if that is set."""
     now = datetime.now(UTC)
     with services.connect("dagster maintenance") as connection:
         outbox = prune_outbox(connection, now - DELIVERED_FOR)
         connection.commit()
+        maps = levels.thin_out(connection, now)
         history = retention.prune_history(connection, now, services.settings.retention_days)
-    context.add_output_metadata({"outbox_rows_deleted": outbox, **{f"{k}_deleted": v for k, v in history.items()}})
+    context.add_output_metadata(
+        {"outbox_rows_deleted": outbox, "maps_thinned_out": maps, **{f"{k}_deleted": v for k, v in history.items()}}
+    )
 
 
 @op(ins={"after": In(Nothing)})

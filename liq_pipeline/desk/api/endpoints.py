@@ -27,7 +27,7 @@ from liq_pipeline.desk.api.asking import (
     cursor_of,
     limit,
 )
-from liq_pipeline.desk.read import alerts, flows, health, market, points, quality, scope, series
+from liq_pipeline.desk.read import alerts, flows, health, levels, market, points, quality, scope, series
 from liq_pipeline.desk.read.database import Connection
 from liq_pipeline.desk.read.scope import Scope
 
@@ -247,6 +247,15 @@ ENDPOINTS: Final = (
         "Forced closures in buckets, by side",
         series.LiquidationBucket,
         series.liquidations,
+    ),
+    Endpoint(
+        "/symbols/{symbol}/levels",
+        "levels",
+        "The liquidation map, an estimate: notional by price around one symbol, newest first",
+        list[levels.LevelMap],
+        _paged_points(levels.maps),
+        (SYMBOL, FROM, TO, limit(1, 200), CURSOR, WORLD),
+        "history",
     ),
     Endpoint(
         "/flows",

@@ -6,11 +6,17 @@ Belongs here: shapes from numbers. Does not: what the numbers mean.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from markupsafe import Markup, escape
 
 from liq_pipeline.desk.pages.words import COMPONENTS
+from liq_pipeline.desk.read.levels import LevelMap
+
+HEAT_REACH: Final = 0.06
+"""The heat reaches so far beyond the prices of its span."""
+HEAT_ROWS: Final = 44
+HEAT_SHADES: Final = 8
 
 
 def spark(values: Sequence[float | None], label: str, *, width: int = 96, height: int = 24) -> Markup:
@@ -75,6 +81,59 @@ def bar(value: float | None, budget: float, *, width: int = 88, height: int = 6)
         '<rect class="track" width="{w}" height="{h}" rx="2"/>'
         '<rect class="known" width="{s}" height="{h}" rx="2"/></svg>'
     ).format(w=width, h=height, s=f"{share:.1f}")
+
+
+def heat(maps: Sequence[LevelMap], *, width: int = 640, height: int = 220) -> Markup:
+    """The liquidation map over time: a column a map, a row a price, darker where more would be closed by force."""
+    known = [one for one in maps if one.reference_usd is not None and one.long_notional_usd and one.short_notional_usd]
+    if not known:
+        return Markup('<span class="unknown">unknown</span>')
+    low = min((one.reference_usd or 0.0) for one in known) * (1 - HEAT_REACH)
+    high = max((one.reference_usd or 0.0) for one in known) * (1 + HEAT_REACH)
+    first, last = known[0].time.timestamp(), known[-1].time.timestamp()
+    columns = max(len(known), 1)
+    wide, tall = width / columns, height / HEAT_ROWS
+    cells: list[tuple[int, int, str, float]] = []
+    for place, one in enumerate(known):
+        sums: dict[tuple[int, str], float] = {}
+        for side, sign, notional in (
+            ("long", -1.0, one.long_notional_usd or []),
+            ("short", 1.0, one.short_notional_usd or []),
+        ):
+            for k, usd in enumerate(notional):
+                price = (one.reference_usd or 0.0) * (1 + sign * (k + 0.5) * one.bin_width)
+                row = int((high - price) / (high - low) * HEAT_ROWS)
+                if 0 <= row < HEAT_ROWS:
+                    sums[row, side] = sums.get((row, side), 0.0) + usd
+        cells += [(place, row, side, usd) for (row, side), usd in sums.items()]
+    largest = max((usd for *_, usd in cells), default=0.0)
+    # One path per side and shade: a rectangle each would be as long as the rest of the page.
+    paths: dict[tuple[str, int], list[str]] = {}
+    for place, row, side, usd in cells:
+        shade = round(HEAT_SHADES * (usd / largest) ** 0.5) if largest > 0 else 0
+        if shade:
+            paths.setdefault((side, shade), []).append(
+                f"M{place * wide:.1f} {row * tall:.1f}h{wide:.1f}v{tall:.1f}h-{wide:.1f}z"
+            )
+    shapes = [
+        f'<path class="heat-{side}" fill-opacity="{0.8 * shade / HEAT_SHADES:.2f}" d="{"".join(parts)}"/>'
+        for (side, shade), parts in sorted(paths.items())
+    ]
+    line = "L".join(
+        f"{(place + 0.5) * wide:.1f} {(high - (one.reference_usd or 0.0)) / (high - low) * height:.1f}"
+        for place, one in enumerate(known)
+    )
+    shapes.append(f'<path class="price" d="M{line}"/>')
+    hours = (last - first) / 3600
+    label = f"Estimated liquidation levels over {hours:.0f} h, from {low:,.6g} to {high:,.6g} USD"
+    return Markup(
+        '<svg class="heat" role="img" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
+    ).format(
+        label,
+        width,
+        height,
+        Markup("".join(shapes)),  # noqa: S704 - numbers and own words
+    )
 
 
 def waterfall(components: Sequence[Mapping[str, Any]], score: float | None, high: float | None) -> Markup:

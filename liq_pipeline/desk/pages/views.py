@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from liq_pipeline.desk.api.asking import AskError, cursor, cursor_of, step_for
 from liq_pipeline.desk.api.openapi import document
 from liq_pipeline.desk.pages import drawings, words
-from liq_pipeline.desk.read import alerts, flows, health, market, points, quality, series
+from liq_pipeline.desk.read import alerts, flows, health, levels, market, points, quality, series
 from liq_pipeline.desk.read.database import Connection
 from liq_pipeline.desk.read.market import SymbolNow
 from liq_pipeline.desk.read.scope import NoWorldError, Scope, scope
@@ -30,6 +30,7 @@ RANGES: Final = {
 }
 FLOW_RANGES: Final = {"1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
 PAGE_OF_ALERTS: Final = 50
+HEAT_COLUMNS: Final = 72
 Context = dict[str, Any]
 
 
@@ -48,6 +49,7 @@ def environment() -> Environment:
         spark=drawings.spark,
         meter=drawings.meter,
         bar=drawings.bar,
+        heat=drawings.heat,
         waterfall=drawings.waterfall,
         state_of=words.state_of,
         components=words.COMPONENTS,
@@ -142,6 +144,7 @@ def symbol_page(conn: Connection, of: Scope | None, query: Mapping[str, str], sy
     scored = points.scores(conn, of.world, symbol, last - timedelta(days=1), last, 1)
     funding = series.funding(conn, of.world, symbol, last - timedelta(hours=2), last, "5m")
     ratios = series.long_short(conn, of.world, symbol, last - timedelta(hours=2), last, "5m")
+    maps = levels.spread(conn, of.world, symbol, first, last, HEAT_COLUMNS)
     chart = {
         "symbol": symbol,
         "from": first.isoformat(),
@@ -171,6 +174,7 @@ def symbol_page(conn: Connection, of: Scope | None, query: Mapping[str, str], sy
             for time in sorted({*hours, *closes}, reverse=True)
         ],
         "ages": ages,
+        "maps": maps,
         "inputs": scored[0].inputs if scored else {},
         "newest_funding": _newest(bucket.by_venue_per_8h for bucket in funding),
         "newest_ratio": _newest(bucket.by_venue_long_share for bucket in ratios),

@@ -45,6 +45,7 @@ HYPERTABLES: Final = (
     Hypertable("liquidation_risk", "time", 7),
     Hypertable("stablecoin_pressure", "time", 7),
     Hypertable("signals", "time", 7),
+    Hypertable("liquidation_levels", "time", 7),
     Hypertable("ticks", "time", 30),
 )
 
