@@ -317,8 +317,8 @@ TOOLS: Final = (
         "levels",
         "Liquidation map of one coin, estimated",
         "An estimate, not a fact, of what would be closed by force around the price of one coin: notional by price bin,"
-        " longs below and shorts above, sums within 1, 3 and 5 %, the nearest clusters, and how many times larger it may"
-        " be for venues that are silent. The newest map of the day before `to`.",
+        " longs below and shorts above, sums within 1, 3 and 5 %, the nearest clusters, how many times larger it may"
+        " be for silent venues. The newest map of the day before `to`.",
         Levels,
         ("liquidation_levels",),
         _levels,
