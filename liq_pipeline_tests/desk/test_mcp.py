@@ -37,7 +37,7 @@ FRAME = {
     "data",
     "left_out",
 }
-ARGUMENTS = {"history": {"symbol": "BTC"}}
+ARGUMENTS = {"history": {"symbol": "BTC"}, "levels": {"symbol": "BTC"}}
 
 
 def talk(server: Any, what: Callable[[Client], Awaitable[Any]], mode: str = "auto") -> Any:
@@ -142,9 +142,12 @@ def test_the_numbers_are_those_of_the_api(reached: Any, shared_desk: RunningDesk
             await told(client, "why_alert", alert_id=alert["alert_id"]),
             await told(client, "history", symbol="BTC", what="prices", step="5m", limit=20),
             await told(client, "list_alerts", limit=3),
+            await told(client, "levels", symbol="BTC"),
         )
 
-    every, one, why, prices, book = reached(ask)
+    every, one, why, prices, book, levels = reached(ask)
+    newest = shared_desk.get("/api/v1/symbols/BTC/levels?limit=1")["data"]
+    assert levels["data"] == {"symbol": "BTC", "map": newest[0] if newest else None}
     told_by_api = {row["symbol"]: row for row in shared_desk.get("/api/v1/symbols")["data"]}
     assert {row["symbol"]: row for row in every["data"]["symbols"]} == told_by_api
     assert one["data"]["symbols"] == [told_by_api["BTC"]]

@@ -15,10 +15,11 @@ import msgspec
 
 from liq_pipeline.desk.api.asking import FROM, STEP, TO, WORLD, Asked, AskError, Parameter, limit
 from liq_pipeline.desk.mcp.about import MOST_BYTES, Told, tell
-from liq_pipeline.desk.read import alerts, health, market, points, quality, scope, series
+from liq_pipeline.desk.read import alerts, health, levels, market, points, quality, scope, series
 from liq_pipeline.desk.read.alerts import Alert, Verdicts
 from liq_pipeline.desk.read.database import Connection
 from liq_pipeline.desk.read.health import DataAge, GapRow
+from liq_pipeline.desk.read.levels import LevelMap
 from liq_pipeline.desk.read.market import Signal, SymbolNow
 from liq_pipeline.desk.read.quality import Evaluation
 from liq_pipeline.desk.read.scope import Scope
@@ -84,6 +85,14 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     step: str
     buckets: list[Open]
+
+
+class Levels(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest liquidation map of one symbol: an estimate, not a fact."""
+
+    symbol: str
+    map: LevelMap | None
+    """null: there is none yet"""
 
 
 class HowGood(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,6 +214,13 @@ def _coarse(span: timedelta) -> str:
     return "1m" if span <= timedelta(hours=3) else "5m" if span <= timedelta(hours=16) else "1h"
 
 
+def _levels(conn: Connection, asked: Asked, of: Scope, signals: list[Signal]) -> _Read:
+    symbol = asked.known_symbol(of)
+    last = asked["to"] or of.as_of or datetime.now(UTC)
+    found = levels.maps(conn, of.world, symbol, last - timedelta(days=1), last, 1)
+    return _Read(Levels(symbol=symbol, map=found[0] if found else None), symbol)
+
+
 def _how_good(conn: Connection, asked: Asked, of: Scope, signals: list[Signal]) -> _Read:
     since = (of.as_of or datetime.now(UTC)) - timedelta(days=90)
     own = quality.evaluations(conn, of.world, None, 1)
@@ -295,6 +311,18 @@ TOOLS: Final = (
             limit(60, MOST_POINTS),
             *_SHARED,
         ),
+        ("symbol",),
+    ),
+    Tool(
+        "levels",
+        "Liquidation map of one coin, estimated",
+        "An estimate, not a fact, of what would be closed by force around the price of one coin: notional by price bin,"
+        " longs below and shorts above, sums within 1, 3 and 5 %, the nearest clusters, how many times larger it may"
+        " be for silent venues. The newest map of the day before `to`.",
+        Levels,
+        ("liquidation_levels",),
+        _levels,
+        (_SYMBOL, TO, *_SHARED),
         ("symbol",),
     ),
     Tool(
