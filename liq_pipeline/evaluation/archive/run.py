@@ -180,7 +180,7 @@ def _all(
                 if ended > MOST_RESTARTS:
                     raise LiqError(
                         f"worker processes were ended from outside {ended} times (out of memory?), {len(made)} {kind}s"
-                        " after the last: the same command again goes on where this one stopped, --workers 1 needs least"
+                        " after the last: the same command goes on where this one stopped; --workers 1 needs least"
                     ) from error
                 say("a worker process was ended from outside: what it had not finished is begun again")
         left = [task for task in left if task not in made]
