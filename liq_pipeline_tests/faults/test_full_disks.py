@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +90,11 @@ def supervisor(new_home: Path, announced: list[str]) -> Iterator[Supervisor]:
     made.stop()
 
 
-def eventually(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 90, said: Sequence[str] = ()) -> None:
+    """said: what the supervisor told, for whoever reads the failure."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come true in {seconds} s"
+        assert time.monotonic() < deadline, f"{what} did not come true in {seconds} s; told last: {said[-4:]}"
         time.sleep(0.05)
 
 
@@ -235,6 +236,6 @@ def test_kafkas_full_disk_costs_nothing_that_was_acknowledged_and_room_lets_it_g
         eventually(lambda: any("No space left" in sentence for sentence in announced), "a start without room")
         before = len(load.acknowledged)
         small_disk.make_room()
-        eventually(lambda: len(load.acknowledged) > before + 500, "Kafka taking on records again", 180)
-        eventually(lambda: landed(database_url) > before + 500, "landing going on", 180)
+        eventually(lambda: len(load.acknowledged) > before + 500, "Kafka taking on records again", 180, announced)
+        eventually(lambda: landed(database_url) > before + 500, "landing going on", 180, announced)
     assert_nothing_lost(database_url, broker.bootstrap_servers, "", load)
