@@ -1,6 +1,6 @@
 """Decompression with a bound: what a batch of Kafka may unpack to is decided here, not by whoever wrote it.
 
-Belongs here: the five codecs of Kafka, each stopped as soon as it passes the bound. Does not: what lies inside a batch
+Belongs here: the four codecs of Kafka, each stopped as soon as it passes the bound. Does not: what lies inside a batch
 (unpack.py).
 
 The client library unpacks whatever it is given: a message of a megabyte that unpacks to hundreds of them took a run

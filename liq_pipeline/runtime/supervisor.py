@@ -7,6 +7,7 @@ what `liq up` prints and decides (up.py).
 from __future__ import annotations
 
 import signal
+import subprocess
 import threading
 import time
 from collections import deque
@@ -216,7 +217,12 @@ class Supervisor:
 
     def _look_whether_it_moves(self, part: Part) -> None:
         """Stop a part that has not moved for too long; the watch then starts it again like one that died."""
-        if is_not_stopped(part.service.identity) and (part.probe is None or part.probe()):
+        try:
+            moves = is_not_stopped(part.service.identity) and (part.probe is None or part.probe())
+        except Exception as error:  # a question that stumbles says nothing of the part, and must not end the watch
+            self._say(f"{part.name} could not be asked whether it moves: {type(error).__name__}: {error}")
+            return
+        if moves:
             part.silent_since = None
             return
         now = time.time()
@@ -225,7 +231,11 @@ class Supervisor:
             return
         self._say(f"{part.name} has not answered for {now - part.silent_since:.0f} s: it hangs, and is ended")
         part.silent_since = None
-        part.service.stop(HANG_STOP_SECONDS)
+        try:
+            part.service.stop(HANG_STOP_SECONDS)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            # A process that waits for a dead disk does not even hear SIGKILL: asked again after the next bound.
+            self._say(f"{part.name} cannot be ended: {error}")
 
     def _revive(self, part: Part, code: int | None) -> bool:
         """Start a dead part again after its pause; False once everything is stopping."""

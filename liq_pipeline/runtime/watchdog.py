@@ -5,7 +5,8 @@ Belongs here: noticing that ticks have stopped, and the two messages about it. D
 
 A tick that scores touches a stamp in the home. When none has for BLIND_SECONDS, people are told through the alert
 channels, once, with what the supervisor knows; and once more when ticks are back. What was told stands in blind.json,
-so that a supervisor that is itself started again neither repeats the one message nor forgets the other.
+so that a supervisor that is itself started again neither repeats the one message nor forgets the other; what it could
+not get rid of before its end is sent by the next one. A disk without room for that file keeps nobody uninformed.
 """
 
 from __future__ import annotations
@@ -71,7 +72,10 @@ class Watchdog:
         self._stamp = self._newest_tick()
         self._moved_at = time.monotonic() + first_tick_seconds
         self._messages: list[_Message] = []
-        self._told_of: dict[str, Any] | None = read_json(home.path / "blind.json")
+        noted: dict[str, Any] | None = read_json(home.path / "blind.json")
+        self._told_of = noted if noted is not None and noted["is_told"] else None
+        self._unsent = noted if noted is not None and not noted["is_told"] else None
+        """What an earlier supervisor wanted to tell and did not get rid of."""
 
     def start(self) -> None:
         """Begin to watch."""
@@ -97,6 +101,9 @@ class Watchdog:
             self._stamp, self._moved_at = stamp, now
             if self._told_of is not None:
                 self._tell_back(self._told_of)
+            elif self._unsent is not None:
+                self._unsent = None
+                self._forget()
         elif self._told_of is None and now - self._moved_at > self._blind_seconds:
             self._tell_blind()
         self._send_due(now)
@@ -111,12 +118,13 @@ class Watchdog:
 
     def _tell_blind(self) -> None:
         since = None if self._stamp is None else datetime.fromtimestamp(self._stamp, UTC)
-        self._told_of = {
+        told = self._unsent or {
             "id": f"watchdog|{socket.gethostname()}|{datetime.now(UTC).isoformat()}",
             "since": None if since is None else since.isoformat(),
             "told_at": datetime.now(UTC).isoformat(),
+            "is_told": False,
         }
-        write_json(self._home.path / "blind.json", self._told_of)
+        self._told_of, self._unsent = told, None
         seconds = f"{self._blind_seconds:.0f} s" if self._blind_seconds < 100 else f"{self._blind_seconds / 60:.0f} min"
         last = "nothing has been scored yet" if since is None else f"the last was committed at {_clock(since)} UTC"
         lines = [f"No score for {seconds}: {last}."]
@@ -127,7 +135,8 @@ class Watchdog:
             f"Seen by the supervisor on {socket.gethostname()}; `liq status` and {self._home.logs} say more.",
         ]
         self._say(f"the monitor is BLIND: {lines[0]}")
-        self._queue("opened", Text("liq_pipeline is BLIND", "\n".join(lines), "failure"), self._told_of)
+        self._queue("opened", Text("liq_pipeline is BLIND", "\n".join(lines), "failure"), told)
+        self._note(told)
 
     def _tell_back(self, told: dict[str, Any]) -> None:
         since = told["since"] or told["told_at"]
@@ -137,13 +146,23 @@ class Watchdog:
             "What happened in between lands and, up to an hour back, is scored late; `liq gaps` lists what is missing.",
         ]
         self._say(f"the monitor sees again: {lines[0]}")
-        (self._home.path / "blind.json").unlink(missing_ok=True)
+        self._forget()
         self._told_of = None
         self._messages.clear()  # of a blindness that is over only its end matters
         self._queue("resolved", Text("liq_pipeline sees again", "\n".join(lines), "success"), told)
 
+    def _note(self, told: dict[str, Any]) -> None:
+        try:
+            write_json(self._home.path / "blind.json", told)
+        except OSError as error:  # a full disk is a reason to be blind: the message goes out all the same
+            self._say(f"what was told cannot be noted in {self._home.path}: {error}")
+
+    def _forget(self) -> None:
+        (self._home.path / "blind.json").unlink(missing_ok=True)
+
     def _queue(self, kind: str, text: Text, told: dict[str, Any]) -> None:
         if self._kind != "real" and not self._settings.alert_unreal:
+            told["is_told"] = True  # by the terminal, which is all that such a world may reach
             return
         if self._kind != "real":
             text = Text(f"[{self._kind.upper()}] {text.title}", text.body, text.notify_type)
@@ -165,6 +184,9 @@ class Watchdog:
         for message in list(self._messages):
             if not message.left:
                 self._messages.remove(message)
+                if self._told_of is not None and message.payload["kind"] == "opened":
+                    self._told_of["is_told"] = True
+                    self._note(self._told_of)
             elif now >= message.due_at:
                 self._try(message)
 

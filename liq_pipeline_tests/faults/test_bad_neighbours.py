@@ -15,6 +15,8 @@ from kafka import KafkaProducer
 from psycopg.rows import dict_row
 
 from liq_pipeline.bus.codec import MAX_VALUE_BYTES, encode
+from liq_pipeline.bus.held import Held
+from liq_pipeline.bus.reader import Partition
 from liq_pipeline.bus.topics import IN_TOPICS, PARTITIONS, wire_name
 from liq_pipeline.bus.uncompress import MAX_UNPACKED_BYTES
 from liq_pipeline.domain.records import Watermark
@@ -22,7 +24,7 @@ from liq_pipeline.domain.worlds import Manifest, World
 from liq_pipeline.operations.status import Status, _read_held
 from liq_pipeline.store import worlds
 from liq_pipeline.store.connection import connect
-from liq_pipeline.store.landing import dead_letters
+from liq_pipeline.store.landing import dead_letters, held
 from liq_pipeline.store.landing import lander as lander_module
 from liq_pipeline.store.landing.lander import DatabaseAwayError, Lander
 from liq_pipeline_tests.landing_support import SAMPLES, T0, count, price, select
@@ -112,6 +114,18 @@ def test_an_open_transaction_holds_its_own_partition_and_nothing_else(
         assert lander.land_to_end(30).notices == ()
         assert health_of(conn) == []
         assert count(database_url, "held_partitions") == 0
+
+
+def test_workers_that_split_the_partitions_leave_each_other_s_findings_alone(database_url: str) -> None:
+    """One that looks at partition 1 knows nothing of partition 0."""
+    identity = {"prices": "cluster"}
+    both = {Partition("prices", 0): Held(7, 3)}
+    with connect(database_url) as conn:
+        held.note(conn, "landing", identity, [Partition("prices", 0)], both, lambda *_: None)
+        held.note(conn, "landing", identity, [Partition("prices", 1)], {}, lambda *_: None)
+        assert conn.execute("SELECT kafka_partition, stable_offset FROM held_partitions").fetchall() == [(0, 7)]
+        held.note(conn, "landing", identity, [Partition("prices", 0)], {}, lambda *_: None)
+        assert conn.execute("SELECT count(*) FROM held_partitions").fetchone() == (0,)
 
 
 def health_of(conn: Any) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -350,3 +351,30 @@ def test_a_part_that_the_kernel_has_stopped_is_started_again_without_any_probe(
     assert eventually(lambda: one.restarts == 1)
     assert pid_of(one) != stopped
     assert "one ended by SIGKILL" in said[1]
+
+
+def test_a_question_that_stumbles_and_a_part_that_cannot_be_ended_do_not_end_the_watch(
+    home: Home, supervisor: Supervisor, said: list[str], quick_probes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has to start it again when it dies after all."""
+    answers: list[BaseException | bool] = [ValueError("odd"), False, False]
+    one = part(home, "one")
+
+    def probe() -> bool:
+        found = answers.pop(0) if answers else True
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def in_vain(timeout_seconds: float = 15) -> None:
+        raise subprocess.TimeoutExpired("one", timeout_seconds)
+
+    one.probe, one.hang_seconds = probe, 0.0
+    stop = one.service.stop
+    monkeypatch.setattr(one.service, "stop", in_vain)
+    supervisor.start([one])
+    assert eventually(lambda: any("cannot be ended" in sentence for sentence in said))
+    monkeypatch.setattr(one.service, "stop", stop)
+    assert "one could not be asked whether it moves: ValueError: odd" in said
+    os.kill(pid_of(one), signal.SIGKILL)
+    assert eventually(lambda: one.restarts == 1)

@@ -108,7 +108,9 @@ def test_a_supervisor_started_again_neither_repeats_nor_forgets(
     home: Home, channel: Receiver, watch: Callable[..., Watchdog]
 ) -> None:
     tick(home, 200)
-    look_until(watch(), lambda: len(channel.messages) == 1)
+    first = watch()
+    look_until(first, lambda: len(channel.messages) == 1)
+    first.look()
     again = watch()
     for _ in range(20):
         again.look()
@@ -139,6 +141,49 @@ def test_a_wrong_address_is_tried_once(home: Home, channel: Receiver, watch: Cal
         watchdog.look()
         time.sleep(0.02)
     assert len(channel.paths) == tried
+
+
+def test_a_disk_without_room_for_a_note_keeps_nobody_uninformed(
+    home: Home, channel: Receiver, watch: Callable[..., Watchdog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk stops PostgreSQL and so the ticks: the very moment that people must hear of."""
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("liq_pipeline.runtime.watchdog.write_json", full)
+    watchdog = watch()
+    look_until(watchdog, lambda: len(channel.messages) == 1)
+    assert any("No space left" in sentence for sentence in watch.said)  # type: ignore[attr-defined]
+    tick(home)
+    look_until(watchdog, lambda: len(channel.messages) == 2)
+    assert channel.messages[1]["title"] == "liq_pipeline sees again"
+
+
+def test_what_a_supervisor_did_not_get_rid_of_is_sent_by_the_next(
+    home: Home, channel: Receiver, watch: Callable[..., Watchdog]
+) -> None:
+    channel.status = 500
+    look_until(watch(), lambda: len(channel.paths) >= 1)
+    channel.status = 200
+    again = watch()
+    look_until(again, lambda: len(channel.messages) == 1)
+    assert channel.messages[0]["title"] == "liq_pipeline is BLIND"
+    tick(home)
+    look_until(again, lambda: len(channel.messages) == 2)
+
+
+def test_a_blindness_that_nobody_heard_of_has_no_end_to_tell(
+    home: Home, channel: Receiver, watch: Callable[..., Watchdog]
+) -> None:
+    channel.status = 500
+    look_until(watch(), lambda: len(channel.paths) >= 1)
+    channel.status = 200
+    again = watch(blind_seconds=60)
+    tick(home)
+    again.look()
+    assert channel.messages == []
+    assert not (home.path / "blind.json").exists()
 
 
 @pytest.mark.parametrize("unreal", [False, True])

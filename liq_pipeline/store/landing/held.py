@@ -6,7 +6,7 @@ Belongs here: the table `held_partitions`. Does not: asking Kafka (bus/held.py),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -25,16 +25,21 @@ def note(
     conn: Connection,
     consumer: str,
     identity_of_topic: Mapping[str, str],
+    asked: Iterable[Partition],
     found: Mapping[Partition, Held],
     holder: Callable[[Partition, int], str | None],
 ) -> list[str]:
     """Take over what Kafka says now, in the caller's transaction; sentences about partitions that are newly held.
 
+    asked: the partitions that were looked at; several workers may each look at their own. found: those that are held.
     holder: names the transaction at an offset of a partition; asked once for each that has been held for a while.
     """
     places = sorted(found)
+    looked_at = sorted(asked)
     arguments = {
         "consumer": consumer,
+        "asked_topics": [place.topic for place in looked_at],
+        "asked_partitions": [place.partition for place in looked_at],
         "clusters": [identity_of_topic[place.topic] for place in places],
         "topics": [place.topic for place in places],
         "partitions": [place.partition for place in places],
@@ -43,7 +48,10 @@ def note(
     }
     conn.execute(
         """
-        DELETE FROM held_partitions AS h WHERE h.consumer = %(consumer)s AND NOT EXISTS (
+        DELETE FROM held_partitions AS h WHERE h.consumer = %(consumer)s
+          AND (h.topic, h.kafka_partition) IN (
+            SELECT * FROM unnest(%(asked_topics)s::text[], %(asked_partitions)s::smallint[]))
+          AND NOT EXISTS (
             SELECT FROM unnest(%(clusters)s::text[], %(topics)s::text[], %(partitions)s::smallint[],
                                %(offsets)s::bigint[]) AS n (cluster_id, topic, kafka_partition, stable_offset)
             WHERE n.cluster_id = h.cluster_id AND n.topic = h.topic AND n.kafka_partition = h.kafka_partition

@@ -248,7 +248,7 @@ class Lander:
         def write() -> list[str]:
             conn = self._connection()
             with conn.transaction():
-                return held.note(conn, self._consumer, standing.identity_of_topic, found, reader.holder)
+                return held.note(conn, self._consumer, standing.identity_of_topic, ends, found, reader.holder)
 
         notices = self._attempt(write)
         for notice in notices:
