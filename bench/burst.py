@@ -35,6 +35,8 @@ FALL, FLUSH, WICK = 0.08, 0.07, 0.12
 TARGET_P95_SECONDS = 20.0
 WARM_SECONDS = 600.0
 QUIET_TICKS = 12
+BETWEEN_SECONDS = 11.0, 21.0
+"""More than one poll: two coins that are first seen to fall at the same tick are one page of the market."""
 
 
 @dataclass
@@ -249,7 +251,7 @@ def _measure(
     busy_from = datetime.now(UTC)
     wicks = 0
     for number, coin in enumerate(coins):
-        time.sleep(random_.uniform(5.0, 11.0))
+        time.sleep(random_.uniform(*BETWEEN_SECONDS))
         begun[coin] = time.time()
         market.fallen[coin] = int(begun[coin] * 1000)
         venues.force(coin, ("binance", "bybit"))

@@ -113,6 +113,18 @@ SMALL_TABLES = (
     f"""INSERT INTO stablecoin_pressure (world, time, score_version, score, inflow_usd, outflow_usd, window_minutes,
         coverage, inputs, created_at)
         SELECT 'real', t, %(version)s::text, -20, 1e6, 2e6, 60, 1, '{{}}', t FROM {_MINUTES}""",
+    # Five minutes apart for 30 days, hourly before, 60 bins a side as a map has.
+    """INSERT INTO liquidation_levels (world, symbol, time, method_version, reference_usd, bin_width,
+        long_notional_usd, short_notional_usd, long_within_1_usd, long_within_3_usd, long_within_5_usd,
+        short_within_1_usd, short_within_3_usd, short_within_5_usd, coverage, venues, silent_venues, unheard_venues,
+        created_at)
+        SELECT 'real', symbol, t, 'bench', 100, 0.0025, bins, bins, 1e6, 3e6, 5e6, 1e6, 3e6, 5e6, 0.9, %(venues)s,
+        '{}', '{}', t + interval '1 minute'
+        FROM generate_series(date_trunc('hour', %(first)s::timestamptz), %(end)s, interval '5 minutes') AS t,
+        unnest(%(symbols)s::text[]) AS symbol,
+        LATERAL (SELECT array_agg((1e5 * abs(sin(bin + extract(epoch FROM t) / 7e4)))::real) AS bins
+                 FROM generate_series(1, 60) AS bin) AS made
+        WHERE t > %(end)s - interval '30 days' OR t = date_trunc('hour', t)""",
     f"""INSERT INTO heartbeats (world, topic, venue, event_time, origin, received_at, known_at, kafka_cluster,
         kafka_partition, kafka_offset)
         SELECT 'real', 'liquidations', '{VENUE}', t, 'live', t, t, 1, 0, 1 FROM {_MINUTES}""",

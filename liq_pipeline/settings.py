@@ -176,6 +176,8 @@ class SourceSettings(BaseSettings):
     """The plan's budget per second."""
     etherscan_calls_per_day: Annotated[int, Field(gt=0)] = 100_000
     """The plan's budget per day, over all chains that are read with the key."""
+    trongrid_calls_per_second: Annotated[int, Field(gt=0)] = 10
+    """The budget per second of TRONGRID_API_KEY; two thirds of what the free plan allows."""
     trongrid_calls_per_day: Annotated[int, Field(gt=0)] = 100_000
     """The budget per day of TRONGRID_API_KEY."""
     flow_minimum_amount: Annotated[float, Field(ge=0)] = 100_000.0

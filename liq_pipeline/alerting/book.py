@@ -33,11 +33,12 @@ from liq_pipeline.alerting.sending.outbox import (
     to_jsonb,
 )
 from liq_pipeline.alerting.telling.messages import Text, chart_of, render
-from liq_pipeline.alerting.telling.receipt import group_receipt, symbol_receipt
+from liq_pipeline.alerting.telling.receipt import Fuel, group_receipt, symbol_receipt
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.errors import LiqError
 from liq_pipeline.scoring.results import PointResult
 from liq_pipeline.settings import Settings
+from liq_pipeline.store.levels import fuel_known_at
 
 _COLUMNS: Final = (
     "alert_id, page_id, world, rule, subject, side, severity, peak_severity, state, group_id, opened_at, raised_at, "
@@ -97,8 +98,9 @@ def advance(
     for point in points:
         outcome = step(book, point, policy, score_version)
         book = outcome.book
+        fuel = _fuel(conn, outcome, point, world)
         for change in outcome.changes:
-            receipt = _receipt(change.alert, outcome, point, world, policy, score_version)
+            receipt = _receipt(change.alert, outcome, point, world, policy, score_version, fuel)
             history.append(_change_row(change, receipt))
             queue.append((partial(_change_record, change, receipt, world), change.alert.alert_id, False))
             seen[change.alert.alert_id] = change.alert
@@ -107,7 +109,7 @@ def advance(
             elif change.kind == "resolved":
                 ended[change.alert.alert_id] = _Ended(change.alert, point.time, change.reason)
         for message in outcome.messages:
-            receipt = _receipt(message.alert, outcome, point, world, policy, score_version)
+            receipt = _receipt(message.alert, outcome, point, world, policy, score_version, fuel)
             # Made once this batch is written: the end of a cascade is told from rows that may be of the same batch.
             queue.append((partial(_told, conn, message, receipt, world), message.alert.alert_id, True))
             if message.kind in ("spread", "joined"):
@@ -171,8 +173,9 @@ def message_records(
     conn: where the stretch is stored; the end of a cascade is told from there.
     """
     records = []
+    fuel = _fuel(conn, outcome, point, world)
     for message in outcome.messages:
-        receipt = _receipt(message.alert, outcome, point, world, policy, score_version)
+        receipt = _receipt(message.alert, outcome, point, world, policy, score_version, fuel)
         records.append(_told(conn, message, receipt, world))
     return records
 
@@ -317,13 +320,20 @@ def _alert(row: dict[str, Any], groups: Iterable[str]) -> Alert:
     )
 
 
+def _fuel(conn: psycopg.Connection[Any], outcome: Step, point: PointResult, world: World) -> Fuel:
+    """What the map said, where there is a receipt to write; most points have none."""
+    if not outcome.changes and not outcome.messages:
+        return {}
+    return fuel_known_at(conn, world.name, list(point.signals), point.time)
+
+
 def _receipt(
-    alert: Alert, outcome: Step, point: PointResult, world: World, policy: AlertPolicy, score_version: str
+    alert: Alert, outcome: Step, point: PointResult, world: World, policy: AlertPolicy, score_version: str, fuel: Fuel
 ) -> dict[str, Any]:
     if not alert.is_group:
-        return symbol_receipt(alert, point, world, policy, score_version)
+        return symbol_receipt(alert, point, world, policy, score_version, fuel)
     members = [a for a in outcome.book.open.values() if a.group_id == alert.alert_id]
-    return group_receipt(alert, sorted(members, key=lambda a: a.subject), point, world, policy, score_version)
+    return group_receipt(alert, sorted(members, key=lambda a: a.subject), point, world, policy, score_version, fuel)
 
 
 def _head(alert: Alert, world: World, time: datetime) -> dict[str, Any]:

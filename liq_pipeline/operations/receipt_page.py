@@ -98,6 +98,7 @@ def _symbol(receipt: Mapping[str, Any]) -> Iterator[str]:
     if check.get("adds_up") is False:
         yield "           The points do not add up to the score: report this."
     yield from _pressure(receipt.get("pressure"))
+    yield from _fuel(receipt.get("liquidation_fuel"))
     data = receipt.get("data") or {}
     if data.get("oldest_age_seconds") is not None:
         yield f"Data       up to {_time(data.get('cut_time'))}, oldest input {data['oldest_age_seconds']:.0f} s"
@@ -177,6 +178,16 @@ def _pressure(pressure: Mapping[str, Any] | None) -> Iterator[str]:
     low, high = pressure.get("score_low"), pressure.get("score_high")
     if low is not None and high is not None and low != high:
         yield f"    with what is not known: {low:+.0f} to {high:+.0f}"
+
+
+def _fuel(fuel: Mapping[str, Any] | None) -> Iterator[str]:
+    """The liquidation map then; receipts of before the map, and points without one, have none."""
+    if not fuel:
+        return
+    yield (
+        f"Fuel       estimated (no rule reads it): longs {_usd(fuel.get('long_within_3_usd'))} within 3 % below, shorts"
+        f" {_usd(fuel.get('short_within_3_usd'))} within 3 % above; map of {_time(fuel.get('time'))}"
+    )
 
 
 def _ending(alert: Mapping[str, Any], receipt: Mapping[str, Any]) -> Iterator[str]:

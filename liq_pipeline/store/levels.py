@@ -187,6 +187,14 @@ def map_at_time(conn: psycopg.Connection[Any], world: str, symbol: str, at: date
         return cursor.execute(query, {"world": world, "symbol": symbol, "at": at}).fetchone()
 
 
+def fuel_known_at(
+    conn: psycopg.Connection[Any], world: str, symbols: Sequence[str], at: datetime
+) -> dict[str, dict[str, Any] | None]:
+    """The summary of each symbol's map as it was known at a moment; None where there was none (sql/0027)."""
+    query = "SELECT symbol, liquidation_fuel(%s, symbol, %s) FROM unnest(%s::text[]) AS asked (symbol)"
+    return dict(conn.execute(query, [world, at, list(symbols)]).fetchall())
+
+
 def maps_between(
     conn: psycopg.Connection[Any], world: str, symbol: str, first: datetime, last: datetime, most: int = 500
 ) -> list[StoredMap]:

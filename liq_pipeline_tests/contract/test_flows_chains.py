@@ -189,6 +189,7 @@ def install(
                     | {name: server.url(name) for name in ("etherscan", "trongrid")}
                     | {"coingecko": server.url("nobody")},
                     etherscan_calls_per_second=1000,
+                    trongrid_calls_per_second=1000,
                     flow_lookback_blocks=5 * 60,
                     round_seconds=20,
                     request_seconds=10,

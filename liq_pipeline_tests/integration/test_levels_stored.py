@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
+from liq_pipeline.alerting.book import advance
 from liq_pipeline.cli import app
 from liq_pipeline.desk.api.asking import read_all
 from liq_pipeline.desk.api.endpoints import ENDPOINTS, answer
@@ -29,6 +30,8 @@ from liq_pipeline.settings import Settings
 from liq_pipeline.store import levels
 from liq_pipeline.store.inputs.expected_sources import scope_of
 from liq_pipeline.store.lookback.market_lookback import ensure_market_lookback, market_bars
+from liq_pipeline_tests.alert_support import START as ALERTS_START
+from liq_pipeline_tests.alert_support import point
 from liq_pipeline_tests.scoring_support import START, Feed, make_world, write
 
 DAYS = 4
@@ -191,6 +194,47 @@ def test_the_api_and_the_symbol_s_page_hold_the_map(connection: Any) -> None:
     assert text.count('<svg class="heat"') == 1
     assert "Liquidation map, estimated" in text
     assert "longs within 1, 3, 5 % below" in text
+
+
+def test_a_moment_is_shown_with_the_map_that_was_known_then(connection: Any) -> None:
+    """The same whenever it is asked: a map counts from two minutes after its time, and for a quarter of an hour."""
+    world = market(connection)
+    draw_due_maps(connection, world, Settings())
+    an_hour_more(connection, world)
+    draw_due_maps(connection, world, Settings())
+
+    def known(at: datetime, symbol: str = "BTC") -> dict[str, Any] | None:
+        return levels.fuel_known_at(connection, world.name, [symbol, "ETH"], at)[symbol]
+
+    assert known(LAST + timedelta(seconds=119)) is None, "drawn by then, but hardly at once"
+    first, later = known(LAST + timedelta(minutes=2)), known(LAST + timedelta(minutes=8))
+    assert first is not None and later is not None
+    assert (first["time"], later["time"]) == (
+        LAST.isoformat(),
+        (LAST + timedelta(minutes=5)).isoformat(),
+    )
+    row = levels.map_at_time(connection, world.name, "BTC", LAST + timedelta(minutes=6))
+    assert row is not None
+    assert later == {
+        name: row.time.isoformat() if name == "time" else getattr(row, name)
+        for name in levels.COLUMNS
+        if name in later
+    }
+    assert later["long_within_3_usd"] > 0
+    assert known(LAST + HOUR + timedelta(minutes=14)) is not None
+    assert known(LAST + HOUR + timedelta(minutes=15)) is None, "an old map does not speak for the moment"
+    assert known(LAST + HOUR, symbol="PEPE") is None
+
+
+def test_a_receipt_holds_the_map_of_its_moment(connection: Any) -> None:
+    world = market(connection)
+    draw_due_maps(connection, world, Settings())
+    at = LAST + timedelta(minutes=3)
+    since = (at - ALERTS_START).total_seconds() / 60
+    advance(connection, world, [point(since + number, {"BTC": 95.0}) for number in (-0.5, 0.0)], Settings(), "v")
+    rows = connection.execute("SELECT receipt -> 'liquidation_fuel' FROM alerts WHERE subject = 'BTC'").fetchall()
+    assert rows == [(levels.fuel_known_at(connection, world.name, ["BTC"], at)["BTC"],)]
+    assert rows[0][0]["long_within_3_usd"] > 0
 
 
 def test_nothing_is_due_before_there_are_bars(connection: Any) -> None:

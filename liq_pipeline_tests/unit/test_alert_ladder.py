@@ -125,9 +125,9 @@ def test_people_s_first_hearing_stays_while_messages_go_on() -> None:
 def _text(message: Any, at: PointResult, name: str = "real", **more: Any) -> tuple[str, str]:
     rules = policy(**ONLY)
     if message.alert.is_group:
-        receipt = group_receipt(message.alert, message.members, at, world(name), rules, VERSION)
+        receipt = group_receipt(message.alert, message.members, at, world(name), rules, VERSION, {})
     else:
-        receipt = symbol_receipt(message.alert, at, world(name), rules, VERSION)
+        receipt = symbol_receipt(message.alert, at, world(name), rules, VERSION, {})
     text = render(message, receipt | more, world(name))
     return text.title, text.body
 

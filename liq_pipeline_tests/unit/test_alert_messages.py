@@ -21,9 +21,9 @@ from liq_pipeline_tests.alert_support import BUDGETS, VERSION, Reading, play, po
 def text_of(message: Message, at: PointResult, of_world: str = "real") -> Text:
     where, rules = world(of_world), policy()
     if message.alert.is_group:
-        receipt = group_receipt(message.alert, message.members, at, where, rules, VERSION)
+        receipt = group_receipt(message.alert, message.members, at, where, rules, VERSION, {})
     else:
-        receipt = symbol_receipt(message.alert, at, where, rules, VERSION)
+        receipt = symbol_receipt(message.alert, at, where, rules, VERSION, {})
     return render(message, receipt, where)
 
 
@@ -34,7 +34,7 @@ def last_text(points: list[PointResult], of_world: str = "real") -> Text:
 def receipt_of(reading: Reading, pressure: float | None = -10.0) -> dict[str, object]:
     at = point(0, {"BTC": reading}, pressure)
     alert = play([at], policy()).changes[0].alert
-    return symbol_receipt(alert, at, world(), policy(), VERSION)
+    return symbol_receipt(alert, at, world(), policy(), VERSION, {})
 
 
 @given(
@@ -62,7 +62,7 @@ def test_the_known_points_add_up_to_the_score_and_the_unknown_ones_to_the_rest(
 def test_points_that_do_not_add_up_are_said_loudly() -> None:
     at = point(0, {"BTC": 60.0})
     message = play([at], policy()).messages[0]
-    receipt = symbol_receipt(message.alert, at, world(), policy(), VERSION)
+    receipt = symbol_receipt(message.alert, at, world(), policy(), VERSION, {})
     receipt["sum_check"] = {"sum_of_points": 40.0, "score": 60.0, "adds_up": False}
     assert not adds_up(receipt)
     assert "do not add up" in render(message, receipt, world()).body

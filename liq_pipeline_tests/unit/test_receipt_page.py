@@ -46,7 +46,7 @@ def _opened(readings: dict[str, Any], rule: str, pressure: float | None = -40.0)
 
 def test_it_says_what_why_and_what_ends_it_within_80_columns() -> None:
     alert, at = _opened({"BTC": Reading(risk=80.0)}, "severity")
-    lines = receipt_lines(_row(alert, symbol_receipt(alert, at, world(), POLICY, VERSION)))
+    lines = receipt_lines(_row(alert, symbol_receipt(alert, at, world(), POLICY, VERSION, {})))
     text = "\n".join(lines)
     assert max(map(len, lines)) <= WIDTH
     assert lines[0] == "CRITICAL BTC: longs at risk"
@@ -62,7 +62,7 @@ def test_it_says_what_why_and_what_ends_it_within_80_columns() -> None:
 def test_what_is_unknown_is_a_word_and_never_a_zero() -> None:
     reading = Reading(risk=60.0, silent=("long_short",), parts={"funding": 30.0, "open_interest": 30.0})
     alert, at = _opened({"BTC": reading}, "severity", pressure=None)
-    text = "\n".join(receipt_lines(_row(alert, symbol_receipt(alert, at, world(), POLICY, VERSION))))
+    text = "\n".join(receipt_lines(_row(alert, symbol_receipt(alert, at, world(), POLICY, VERSION, {}))))
     assert "long/short     unknown of 20" in text
     assert "Flows      flow side blind" in text
     assert "possible up to" in text
@@ -75,7 +75,7 @@ def test_a_market_s_receipt_holds_that_of_each_symbol() -> None:
     group = next(a for a in outcome.book.open.values() if a.is_group and a.rule == "severity")
     members = [a for a in outcome.book.open.values() if a.group_id == group.alert_id]
     told = [{"subject": a.subject, "severity": "CRITICAL", "state": "open"} for a in members]
-    lines = receipt_lines(_row(group, group_receipt(group, members, at, world(), POLICY, VERSION), members=told))
+    lines = receipt_lines(_row(group, group_receipt(group, members, at, world(), POLICY, VERSION, {}), members=told))
     assert any(line.startswith("--- BTC") for line in lines)
     assert any(line.startswith("--- ETH") for line in lines)
     assert "Speaks for BTC (CRITICAL, open), ETH (CRITICAL, open)" in "\n".join(lines)
@@ -83,7 +83,7 @@ def test_a_market_s_receipt_holds_that_of_each_symbol() -> None:
 
 def test_an_unreal_world_is_marked_before_anything_else() -> None:
     alert, at = _opened({"BTC": Reading(risk=80.0)}, "severity")
-    row = _row(alert, symbol_receipt(alert, at, world(), POLICY, VERSION)) | {"world": "simulated/7"}
+    row = _row(alert, symbol_receipt(alert, at, world(), POLICY, VERSION, {})) | {"world": "simulated/7"}
     assert receipt_lines(row)[0] == "*** NOT REAL: world simulated/7 ***"
 
 
@@ -91,7 +91,7 @@ def test_an_ended_alert_says_since_when_why_and_who_was_told() -> None:
     alert, at = _opened({"BTC": Reading(risk=80.0)}, "severity")
     row = _row(
         alert,
-        symbol_receipt(alert, at, world(), POLICY, VERSION),
+        symbol_receipt(alert, at, world(), POLICY, VERSION, {}),
         state="resolved",
         resolved_at=START + timedelta(hours=1),
         resolved_because="calm for 15 min",

@@ -10,7 +10,7 @@ points add up to the score. A group's receipt holds those of its symbols.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -28,8 +28,12 @@ RECEIPT_VERSION: Final = 1
 _SUM_TOLERANCE_POINTS: Final = 1e-6
 
 
+Fuel = Mapping[str, dict[str, Any] | None]
+"""Symbol -> the liquidation map's summary as it was known then (store/levels.py); no decision reads it."""
+
+
 def symbol_receipt(
-    alert: Alert, point: PointResult, world: World, policy: AlertPolicy, score_version: str
+    alert: Alert, point: PointResult, world: World, policy: AlertPolicy, score_version: str, fuel: Fuel
 ) -> dict[str, Any]:
     """The receipt of a symbol's alert at one point. A symbol that the point does not hold gives one without a score."""
     risk, signal = point.risks.get(alert.subject), point.signals.get(alert.subject)
@@ -42,6 +46,7 @@ def symbol_receipt(
         "pressure": _pressure(point.pressure, point.time),
         "probability": _probability(signal),
         "under_way": _under_way(signal),
+        "liquidation_fuel": fuel.get(alert.subject),
         "what_followed": _what_followed() if alert.rule == "under_way" else None,
         "severity_possible": None if signal is None else signal.severity_possible,
         "note": "" if signal is None else signal.note,
@@ -63,11 +68,12 @@ def group_receipt(
     world: World,
     policy: AlertPolicy,
     score_version: str,
+    fuel: Fuel,
 ) -> dict[str, Any]:
     """The receipt of a group's alert: the receipts of its symbols under `members`."""
     return {
         **_head(alert, point.time, world, score_version),
-        "members": {a.subject: symbol_receipt(a, point, world, policy, score_version) for a in members},
+        "members": {a.subject: symbol_receipt(a, point, world, policy, score_version, fuel) for a in members},
         "thresholds": _thresholds(alert, policy),
     }
 

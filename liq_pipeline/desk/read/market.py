@@ -62,6 +62,9 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
     under_way_probability: Probability | None
     under_way: Open | None
     """the rule that says a cascade has begun: is_open, side, excursion, what decided"""
+    liquidation_fuel: Open | None
+    """an estimate (docs/levels.md): notional in USD within 1, 3 and 5 % below and above, the nearest clusters, and the
+    time of the map they are from; null: there was no map of the quarter of an hour before"""
     note: str
     """what limits this signal, in words"""
 
@@ -83,7 +86,7 @@ SIGNAL_COLUMNS: Final = """
     r.open_interest_points, r.long_short_points, r.liquidation_points, r.long_squeeze, r.short_squeeze, r.coverage,
     s.pressure, s.flow_side_known, s.cascade_probability_1h, s.cascade_probability_4h, s.cascade_probability_24h,
     (m.facts #>> '{base_rate,4}')::float AS base_rate_4h, s.model_id, s.baseline_volatility_percentile,
-    s.under_way_probability, s.under_way,
+    s.under_way_probability, s.under_way, liquidation_fuel(s.world, s.symbol, s.time) AS liquidation_fuel,
     s.note
 """
 SIGNAL_TABLES: Final = """

@@ -37,10 +37,11 @@ DELAY_SECONDS: Final = 90.0
 
 
 def limits_of(settings: Settings) -> tuple[Limit, ...]:
-    """With a key 15 a second and 100,000 a day; we take two thirds of the rate. Without one it is shared and meagre."""
+    """With a key 15 a second and 100,000 a day on the free plan. Without one it is shared and meagre."""
     if settings.trongrid_api_key is None:
         return Limit(PER_SECOND, 3, 1), Limit(PER_DAY, 20_000, 86_400)
-    return Limit(PER_SECOND, 10, 1), Limit(PER_DAY, settings.sources.trongrid_calls_per_day, 86_400)
+    knobs = settings.sources
+    return Limit(PER_SECOND, knobs.trongrid_calls_per_second, 1), Limit(PER_DAY, knobs.trongrid_calls_per_day, 86_400)
 
 
 def classify(_status: int, payload: Any) -> SourceError | None:
