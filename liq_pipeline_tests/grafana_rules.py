@@ -31,7 +31,7 @@ Dashboard = dict[str, Any]
 
 UNITS: Final = {value for name, value in vars(units).items() if isinstance(value, str) and not name.startswith("_")}
 CHARTS: Final = ("timeseries", "state-timeline")
-TYPES: Final = {*CHARTS, "stat", "table", "row"}
+TYPES: Final = {*CHARTS, "barchart", "stat", "table", "row"}
 BUILT_IN: Final = {"__all", "__value", "__interval_ms", "__timeFilter", "__timeFrom", "__timeTo", "datasource"}
 """Variables and macros that Grafana or its PostgreSQL data source brings."""
 LINKED: Final = {"desk_url", "dagster_url"}
@@ -183,7 +183,7 @@ def _panel_rules(panel: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for unit in wanted:
         if unit not in UNITS:
             yield "panel-units-rule", f"has the unit {unit!r}, which Grafana does not have"
-    if panel["type"] == "stat" and not config["defaults"].get("noValue"):
+    if panel["type"] in ("barchart", "stat") and not config["defaults"].get("noValue"):
         yield "unknown", "says in words what it shows while nothing is known (noValue)"
     if panel["type"] == "timeseries":
         # true would draw a line over any hole; a number of ms joins only what lies closer.

@@ -178,6 +178,19 @@ def as_of(event_us: Integers, known_us: Integers, times_us: Integers, max_age_us
     return np.where(fresh, row, -1).astype(np.int64)
 
 
+def newest_of_series(series: Integers, event_us: Integers, known_us: Integers) -> Integers:
+    """The row that as_of would choose of each series at one time, before its age is looked at: (series that have one,).
+
+    series, event_us, known_us: (rows,), of rows that had happened and were known by then. In one go for thousands of
+    series of a few rows each, where calling as_of on each takes longer than all else that a tick does with them.
+    """
+    order = np.lexsort((known_us, -event_us, series))
+    sorted_series = series[order]
+    is_first = np.ones(order.size, dtype=bool)
+    is_first[1:] = sorted_series[1:] != sorted_series[:-1]
+    return order[is_first].astype(np.int64)
+
+
 def window_sums(
     event_us: Integers,
     known_us: Integers,

@@ -208,7 +208,8 @@ def test_a_moment_is_shown_with_the_map_that_was_known_then(connection: Any) -> 
 
     assert known(LAST + timedelta(seconds=119)) is None, "drawn by then, but hardly at once"
     first, later = known(LAST + timedelta(minutes=2)), known(LAST + timedelta(minutes=8))
-    assert first is not None and later is not None
+    assert first is not None
+    assert later is not None
     assert (first["time"], later["time"]) == (
         LAST.isoformat(),
         (LAST + timedelta(minutes=5)).isoformat(),
@@ -216,9 +217,7 @@ def test_a_moment_is_shown_with_the_map_that_was_known_then(connection: Any) -> 
     row = levels.map_at_time(connection, world.name, "BTC", LAST + timedelta(minutes=6))
     assert row is not None
     assert later == {
-        name: row.time.isoformat() if name == "time" else getattr(row, name)
-        for name in levels.COLUMNS
-        if name in later
+        name: row.time.isoformat() if name == "time" else getattr(row, name) for name in levels.COLUMNS if name in later
     }
     assert later["long_within_3_usd"] > 0
     assert known(LAST + HOUR + timedelta(minutes=14)) is not None

@@ -13,6 +13,7 @@ from liq_pipeline.scoring.bars import (
     as_of,
     bars_between,
     empty_bars,
+    newest_of_series,
     points_on_bars,
     trailing_sum,
     window_sums,
@@ -66,6 +67,23 @@ class TestAsOf:
             else:
                 assert events[row] == expected
                 assert known[row] <= time
+
+
+class TestNewestOfSeries:
+    @given(
+        st.lists(st.tuples(st.integers(0, 4), st.integers(0, 50), st.integers(0, 30)), min_size=1, max_size=40),
+        st.integers(0, 100),
+    )
+    def test_it_chooses_of_each_series_what_as_of_does(self, rows: list[tuple[int, int, int]], now: int) -> None:
+        """Of two rows of one event time that became known together either may be taken: a series has no such two."""
+        found = {(series, event, event + delay) for series, event, delay in rows if event + delay <= now}
+        series, events, known = (array(*column) for column in zip(*found, strict=True)) if found else [array()] * 3
+        expected = set()
+        for one in np.unique(series):
+            inside = np.flatnonzero(series == one)
+            row = as_of(events[inside], known[inside], array(now), now + 1)
+            expected.add(int(inside[row[0]]))
+        assert set(newest_of_series(series, events, known).tolist()) == expected
 
 
 class TestWindowSums:
