@@ -214,11 +214,11 @@ def show(title: str, figures: Figures) -> None:
 def main(arguments: list[str]) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench ticks", description=__doc__)
-    parser.add_argument("--tick-symbols", type=int, nargs="+", default=[2, 20])
+    parser.add_argument("--tick-symbols", default="2,20", help="how many, one deployment after the other")
     parser.add_argument("--warm-ticks", type=int, default=30)
     parser.add_argument("--stock-ticks", type=int, default=10)
     options, _ = parser.parse_known_args(arguments)
-    for symbols in options.tick_symbols:
+    for symbols in map(int, options.tick_symbols.split(",")):
         with ExitStack() as exits:
             folder = exits.enter_context(tempfile.TemporaryDirectory(prefix="liq-bench-"))
             Path(folder).chmod(0o711)
