@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import psutil
 
@@ -151,17 +153,33 @@ def dying_with_us(number: signal.Signals) -> Callable[[], None] | None:
     return set_it
 
 
+_LEAST_PORT: Final = 15_000
+_EPHEMERAL_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
 def free_port(preferred: int | None = None, *, taken: Iterable[int] = ()) -> int:
-    """preferred if nothing listens on it (on any address) and it is not in taken, else a free one."""
+    """preferred if nothing listens on it (on any address) and it is not in taken, else a free one.
+
+    Not one of those that the kernel gives to outgoing connections: while a server is down, a connection of anybody may
+    sit on such a port (even a client's to that very server, which then talks to itself), and the server cannot return.
+    """
     avoid = set(taken)
     if preferred is not None and preferred not in avoid and port_is_free(preferred):
         return preferred
+    end = _first_ephemeral_port()
     while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = _LEAST_PORT + secrets.randbelow(end - _LEAST_PORT)
         if port not in avoid and port_is_free(port):
             return port
+
+
+def _first_ephemeral_port() -> int:
+    """Where the kernel's range begins, if there is room below it; else the end of all ports."""
+    try:
+        first = int(_EPHEMERAL_RANGE.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        first = 32_768  # Linux' default; other systems begin higher
+    return first if first >= _LEAST_PORT + 1_000 else 65_536
 
 
 def port_is_free(port: int) -> bool:

@@ -56,6 +56,12 @@ def busy_port() -> Iterator[int]:
 # -- ports ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_free_port_is_none_that_an_outgoing_connection_may_sit_on_while_its_server_is_down() -> None:
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(free_port() < first for _ in range(50))
+
+
+
 def test_the_default_port_is_taken_when_it_is_free(home: Home) -> None:
     port = free_port()
     assert home.choose_ports({"kafka": port}) == {"kafka": port}
