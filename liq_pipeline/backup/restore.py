@@ -210,7 +210,7 @@ def _restore_into_own(
     try:
         database = str(conninfo_to_dict(url).get("dbname", DATABASE))
         dagster_url = os.environ.get(DAGSTER_VARIABLE) or dagster_home.ensure_storage(
-            writer.get_secret_value(), f"{database}_dagster"
+            writer.get_secret_value(), dagster_home.storage_name(database)
         )
         _fill_dagster(dagster_url, directory, say, show)
     except psycopg.Error as error:

@@ -15,9 +15,12 @@ from sqlalchemy.engine import make_url
 
 from liq_pipeline.bus.producer import RecordProducer
 from liq_pipeline.domain.worlds import Manifest, World
+from liq_pipeline.errors import LiqError
 from liq_pipeline.operations.query import read_only_query
 from liq_pipeline.runtime.endpoints import resolve
 from liq_pipeline.runtime.processes import free_port
+from liq_pipeline.runtime.servers.dagster_home import ensure_storage, storage_name
+from liq_pipeline.runtime.servers.dagster_storage import ensure_tables
 from liq_pipeline.runtime.servers.database_roles import make_for_own_database, set_up
 from liq_pipeline.runtime.servers.postgres import EmbeddedPostgres
 from liq_pipeline.settings import Settings
@@ -127,6 +130,32 @@ def test_a_database_of_the_user_s_own_gets_roles_by_one_command(
             for role in (roles.WRITER, roles.READER):
                 conn.execute(f"DROP OWNED BY {role}")
                 conn.execute(f"DROP ROLE {role}")
+
+
+def test_its_writer_has_a_place_for_dagster_s_tables_though_it_may_make_none(new_home: Path) -> None:
+    """On a server whose owner of the database is no superuser, as hosted ones are."""
+    server = EmbeddedPostgres(new_home, free_port(), settings={"fsync": "off"})
+    server.start()
+    try:
+        with psycopg.connect(server.url("postgres"), autocommit=True) as admin:
+            admin.execute("CREATE ROLE host LOGIN CREATEROLE PASSWORD 'h'")
+            admin.execute("CREATE DATABASE ours OWNER host")
+        owner = f"postgresql://host:h@127.0.0.1:{server.port}/ours"
+        path = make_for_own_database(Settings(home=new_home, database_url=SecretStr(owner)))
+        given = dict(line.split("=", 1) for line in path.read_text().splitlines())
+        url = ensure_storage(given["LIQ_DATABASE_URL"], storage_name("ours"))
+        assert ensure_tables(url)
+        assert ensure_storage(given["LIQ_DATABASE_URL"], storage_name("ours")) == url
+        assert not ensure_tables(url)
+        assert select(owner, "SELECT pg_has_role('host', 'liq_writer', 'USAGE')") == [(False,)]
+        make_for_own_database(Settings(home=new_home, database_url=SecretStr(owner)))  # new passwords, the same place
+        with psycopg.connect(server.url("ours"), autocommit=True) as admin:
+            admin.execute("DROP SCHEMA ours_dagster CASCADE")
+        given = dict(line.split("=", 1) for line in path.read_text().splitlines())
+        with pytest.raises(LiqError, match="CREATE SCHEMA ours_dagster AUTHORIZATION liq_writer"):
+            ensure_storage(given["LIQ_DATABASE_URL"], storage_name("ours"))
+    finally:
+        server.stop()
 
 
 def test_a_home_of_an_earlier_version_is_handed_over_with_its_rows(new_home: Path) -> None:

@@ -61,7 +61,6 @@ def test_a_free_port_is_none_that_an_outgoing_connection_may_sit_on_while_its_se
     assert all(free_port() < first for _ in range(50))
 
 
-
 def test_the_default_port_is_taken_when_it_is_free(home: Home) -> None:
     port = free_port()
     assert home.choose_ports({"kafka": port}) == {"kafka": port}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import psycopg
@@ -50,6 +50,11 @@ def zygote_socket(home: Home) -> Path:
     return folder / "zygote.sock"
 
 
+def storage_name(database: str) -> str:
+    """The name of Dagster's database, or of its schema, beside a database of ours on a server of one's own."""
+    return f"{database}_dagster"
+
+
 def ensure_storage(database_url: str, name: str) -> str:
     """Dagster's own database on the same server, as a psycopg2 URL.
 
@@ -64,7 +69,7 @@ def ensure_storage(database_url: str, name: str) -> str:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
             except psycopg.errors.InsufficientPrivilege:
                 schema = name
-                connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(name)))
+                _ensure_schema(connection, name)
     user, password = quote(str(parts.get("user", "")), safe=""), quote(str(parts.get("password", "")), safe="")
     login = f"{user}:{password}@" if password else f"{user}@" if user else ""
     host = str(parts.get("host", "localhost"))
@@ -80,3 +85,16 @@ def ensure_storage(database_url: str, name: str) -> str:
     options += [f"{name}={quote(str(parts[name]), safe='')}" for name in kept]
     target = str(parts.get("dbname", name)) if schema is not None else name
     return f"{address}/{quote(target, safe='')}" + ("?" + "&".join(options) if options else "")
+
+
+def _ensure_schema(connection: psycopg.Connection[Any], name: str) -> None:
+    if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (name,)).fetchone() is not None:
+        return  # PostgreSQL refuses IF NOT EXISTS too, where the role may not create
+    try:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+    except psycopg.errors.InsufficientPrivilege:
+        database, role = connection.info.dbname, connection.info.user
+        raise LiqError(
+            f"the role {role} may make neither a database nor a schema for Dagster's tables: run `liq roles` with a "
+            f"role that may, or CREATE SCHEMA {name} AUTHORIZATION {role} in the database {database}"
+        ) from None

@@ -97,8 +97,11 @@ def make_for_own_database(settings: Settings) -> Path:
         migrate(owner)
         with connect(owner, application_name="liq roles") as conn:
             roles.create(conn, writer_password=passwords[roles.WRITER], reader_password=passwords[roles.READER])
+            roles.give_schema(conn, roles.WRITER, dagster_home.storage_name(conn.info.dbname))
     except psycopg.errors.InsufficientPrivilege as error:
-        raise LiqError(f"this role may not create roles ({error.diag.message_primary}): name one that may") from error
+        raise LiqError(
+            f"this role may not create roles and schemas ({error.diag.message_primary}): name one that may"
+        ) from error
     lines = [f"LIQ_DATABASE_OWNER_URL={owner}"]
     for role, name in ((roles.WRITER, "LIQ_DATABASE_URL"), (roles.READER, "LIQ_DATABASE_READER_URL")):
         url = make_url(owner).set(username=role, password=passwords[role]).render_as_string(hide_password=False)

@@ -46,13 +46,28 @@ def create(conn: Connection, *, writer_password: str | None = None, reader_passw
     return done
 
 
+def give_schema(conn: Connection, role: str, schema: str) -> None:
+    """Make a schema in this database that the role owns, unless it is there: a role without CREATE cannot. Commits."""
+    if conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
+        owner = sql.Identifier(role)
+        is_superuser = _is_superuser(conn)
+        if not is_superuser:  # who hands a schema over has to be a member for that moment
+            conn.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(owner))
+        conn.execute(sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}").format(sql.Identifier(schema), owner))
+        if not is_superuser:
+            conn.execute(sql.SQL("REVOKE {} FROM CURRENT_USER").format(owner))
+    conn.commit()
+
+
 def create_login(conn: Connection, role: str, password: str) -> None:
     """Create the role, or give it that password. The reader is read-only by its own setting as well."""
     verifier = conn.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
-    name = sql.Identifier(role)
+    name, is_there = sql.Identifier(role), _exists(conn, role)
+    # Only a superuser may say of a role that is there that it shall be none.
+    powers = "" if is_there and not _is_superuser(conn) else "NOSUPERUSER NOCREATEDB NOCREATEROLE"
     conn.execute(
-        sql.SQL("{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}").format(
-            sql.SQL("ALTER" if _exists(conn, role) else "CREATE"), name, sql.Literal(verifier)
+        sql.SQL("{} ROLE {} LOGIN {} PASSWORD {}").format(
+            sql.SQL("ALTER" if is_there else "CREATE"), name, sql.SQL(powers), sql.Literal(verifier)
         )
     )
     if role == READER:
@@ -134,6 +149,10 @@ def _own_functions(conn: Connection) -> list[str]:
             [list(RESTRICTED_FUNCTIONS)],
         )
     ]
+
+
+def _is_superuser(conn: Connection) -> bool:
+    return conn.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone() == (True,)
 
 
 def _exists(conn: Connection, role: str) -> bool:
