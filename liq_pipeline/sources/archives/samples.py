@@ -113,7 +113,8 @@ def _depth(text: str, instrument: Instrument, samples: Samples) -> None:
             band = number(row[place["percentage"]])
             if abs(band) != BAND_PERCENT:
                 continue
-            own, said = found.setdefault(row[place["timestamp"]], {}), (row[place["depth"]], row[place["notional"]])
+            said = row[place["depth"]], row[place["notional"]]
+            own = found.setdefault(row[place["timestamp"]], {})
         except UNREADABLE as error:
             unreadable.add(error)
             continue
