@@ -1,10 +1,13 @@
 """A made-up market as Binance's public archive would publish it: true names, columns, checksums and quirks, on disk.
 
-Belongs here: prices, open interest and funding with cascades in them, as zips below a folder, and serving that folder.
-Does not: reading them (liq_pipeline/sources/archives).
+Belongs here: prices, open interest and funding with cascades in them, as zips below a folder, and serving that folder;
+where asked for, premium and depth, which know nothing of the cascades. Does not: reading them
+(liq_pipeline/sources/archives).
 
 Quirks: days of the first year without a header, stamps in microseconds from the second year on, rows that come twice,
-empty and zero cells, days that are missing, days without mark candles (their trades serve), rows of another day.
+empty and zero cells, days that are missing, days without mark candles (their trades serve), rows of another day; of
+the book's depth also rows that cannot be read, a side that is zero, days on which the book is of another price, and
+from the second year on bands of 0.2 % and two digits.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import io
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -26,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liq_pipeline.sources.archives import binance
+from liq_pipeline.sources.archives.samples import DEPTH, PREMIUM, SampleKind
 
 STEP = 300
 PER_DAY = 288
@@ -66,8 +70,15 @@ def _pulled(steps: Floats, rows: int) -> Floats:
     return walk
 
 
-def publish(folder: Path, symbol: str, first: datetime, days: int) -> int:
-    """Write every file of one symbol; how many."""
+def publish(
+    folder: Path,
+    symbol: str,
+    first: datetime,
+    days: int,
+    besides: Collection[SampleKind] = (),
+    depth_seconds: int = 30,
+) -> int:
+    """Write every file of one symbol; how many. besides: premium, depth. depth_seconds: between two books."""
     of, native, count = market_of(symbol, first, days), f"{symbol}USDT", 0
     odd = np.random.default_rng(zlib.crc32(native.encode()))
     for day in range(days):
@@ -89,7 +100,65 @@ def publish(folder: Path, symbol: str, first: datetime, days: int) -> int:
         if day == 0 or start.day == 1:
             month = start.replace(day=1)
             count += _write(folder, binance.FUNDING.path(native, month), _funding(month))
+    if besides:
+        count += publish_samples(folder, symbol, first, of["price"], besides, depth_seconds)
     return count
+
+
+def publish_samples(
+    folder: Path, symbol: str, first: datetime, price: Floats, kinds: Collection[SampleKind], depth_seconds: int = 30
+) -> int:
+    """Write premium and depth of the days that the price covers, one each 5 min and one more; how many files."""
+    native, count = f"{symbol}USDT", 0
+    odd = np.random.default_rng([11, zlib.crc32(native.encode())])
+    for day in range((price.size - 1) // PER_DAY):
+        start, luck = first + timedelta(days=day), odd.random()
+        own = price[day * PER_DAY : (day + 1) * PER_DAY + 1]
+        if PREMIUM in kinds and luck > 0.02:
+            count += _write(folder, PREMIUM.path(native, start), _premium(start, odd, luck < 0.1))
+        if DEPTH in kinds and luck < 0.98 and start >= DEPTH.begins:
+            is_newer = start.year > first.year
+            lines = _depth(start, own * (0.8 if 0.9 < luck < 0.93 else 1.0), odd, depth_seconds, is_newer)
+            if luck < 0.1:
+                # The lower one of the two bands that are read, in files of ten bands and of twelve.
+                lines[206:206] = lines[204:206]
+                lines[307] = ",".join([*lines[307].split(",")[:2], "not a number", ""])
+                lines += [line.replace(f"{start:%Y-%m-%d}", f"{start - timedelta(days=2):%Y-%m-%d}")
+                          for line in lines[1:13]]  # fmt: skip
+            count += _write(folder, DEPTH.path(native, start), lines)
+    return count
+
+
+def _premium(start: datetime, odd: np.random.Generator, has_gaps: bool) -> list[str]:
+    hours = (start.timestamp() + np.arange(PER_DAY) * STEP) / 3600.0
+    values = 0.0003 * np.sin(hours / 31.0) + 0.0002 * odd.standard_normal(PER_DAY)
+    values[np.abs(values) < 0.0001] = 0.0
+    stamps = (int(start.timestamp()) + np.arange(PER_DAY) * STEP) * 1000
+    lines = [",".join(binance.KLINE_COLUMNS)]
+    for stamp, value in zip(stamps.tolist(), values.tolist(), strict=True):
+        lines.append(f"{stamp},{value:.8f},{value:.8f},{value:.8f},{value:.8f},0,{stamp + 299_999},0,60,0,0,0")
+    if has_gaps:
+        lines[50] = ",".join([*lines[50].split(",")[:4], "", *lines[50].split(",")[5:]])
+        del lines[60:70]
+    return lines
+
+
+def _depth(start: datetime, price: Floats, odd: np.random.Generator, apart: int, is_newer: bool) -> list[str]:
+    bands = [*range(-5, 0), *range(1, 6)]
+    percents = sorted([*bands, -0.2, 0.2]) if is_newer else bands
+    written = [f"{percent:.2f}" if is_newer else f"{percent}" for percent in percents]
+    seconds = np.arange(7, 86_400, apart)
+    level = np.interp(seconds, np.arange(PER_DAY + 1) * STEP, price)
+    thick = np.exp(0.3 * odd.standard_normal((seconds.size, 2))) * 2e6
+    thick[odd.random(seconds.size) < 0.001, 1] = 0.0
+    lines = [",".join(DEPTH.columns)]
+    for second, middle, sides in zip(seconds.tolist(), level.tolist(), thick.tolist(), strict=True):
+        moment = f"{start + timedelta(seconds=second):%Y-%m-%d %H:%M:%S}"
+        for percent, text in zip(percents, written, strict=True):
+            notional = sides[percent > 0] * abs(percent) ** 0.8
+            coins = notional / (middle * (1.0 + percent / 200.0))
+            lines.append(f"{moment},{text},{coins:.8f},{notional:.8f}")
+    return lines
 
 
 def _metrics(native: str, start: datetime, interest: Floats, price: Floats, ratio: Floats, header: bool) -> list[str]:

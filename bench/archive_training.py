@@ -1,6 +1,7 @@
 """`liq model train --archive` on a generated archive in true format, served on loopback: time, memory, growth.
 
---coins=N (2), --years=N (3), --workers=N (2). The baseline is the same training on the last year alone: growth from one
+--coins=N (2), --years=N (3), --workers=N (2), --inputs=1 to publish premium and depth too and try all inputs (0: a day
+of depth is more lines than all the rest). The baseline is the same training on the last year alone: growth from one
 to three years should be close to three times.
 """
 
@@ -14,11 +15,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from bench import _archive as generated
+from liq_pipeline.evaluation.archive.inputs import GROUPS
 from liq_pipeline.evaluation.archive.plan import LOOK_BACK, Plan
 from liq_pipeline.evaluation.archive.run import Done, Manner, train
 from liq_pipeline.scoring.probability import shipped_model
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources.archives import binance
+from liq_pipeline.sources.archives.samples import SAMPLE_KINDS
 
 NAMES = ("BTC", "ETH", "SOL", "DOGE", "WIF", "ARB", "AVAX")
 LAST = generated.start_of("2026-01-01")
@@ -31,13 +34,15 @@ def main(arguments: list[str]) -> None:
     """Print the figures of one year and of all."""
     asked = {name.lstrip("-"): int(value) for name, _, value in (one.partition("=") for one in arguments) if value}
     coins, years, workers = asked.get("coins", 2), asked.get("years", 3), asked.get("workers", 2)
+    besides, trial = (SAMPLE_KINDS.values(), tuple(GROUPS.values())) if asked.get("inputs", 0) else ((), ())
     symbols = tuple([*NAMES, *(f"COIN{number}" for number in range(coins))][:coins])
     first = LAST - timedelta(days=365 * years)
     begins = first - LOOK_BACK
     with tempfile.TemporaryDirectory(prefix="liq-archive-") as scratch:
         begun = time.process_time()
         files = sum(
-            generated.publish(Path(scratch) / "archive", symbol, begins, (LAST - begins).days) for symbol in symbols
+            generated.publish(Path(scratch) / "archive", symbol, begins, (LAST - begins).days, besides)
+            for symbol in symbols
         )
         print(f"generated: {files:,} files in {time.process_time() - begun:.0f} s of computing")
         with generated.served(Path(scratch) / "archive") as url:
@@ -46,7 +51,8 @@ def main(arguments: list[str]) -> None:
             for span in (1, years):
                 plan = Plan(symbols, LAST - timedelta(days=365 * span), LAST, Path(scratch) / f"home-{span}")
                 before = _cpu()
-                done = train(plan, settings, shipped_model(), Manner(workers, 0, 1e6), say=lambda _text: None)
+                manner = Manner(workers, 0, 1e6)
+                done = train(plan, settings, shipped_model(), manner, say=lambda _text: None, trial=trial)
                 costs[span] = _cpu() - before
                 rows = coins * span * 365 * ROWS_PER_DAY
                 _tell(span, coins, rows, costs[span], done)

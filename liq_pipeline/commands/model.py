@@ -84,11 +84,20 @@ def train(
     ] = False,
     symbols: Annotated[str | None, typer.Option(help="With --archive: coins, e.g. BTC,ETH; else LIQ_SYMBOLS.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="With --archive: processes.")] = 2,
+    try_inputs: Annotated[
+        str | None,
+        typer.Option(
+            help="With --archive: what these inputs would have brought: accounts, top_traders, taker, premium, depth or"
+            " all. Premium and depth are fetched besides. The candidate stays the same."
+        ),
+    ] = None,
 ) -> None:
     """Fit a candidate on this installation's history, walk-forward; it stays in shadow until it is promoted."""
     if archive:
-        _train_on_archive(from_, to, symbols, workers)
+        _train_on_archive(from_, to, symbols, workers, try_inputs)
         return
+    if try_inputs is not None:
+        raise LiqError("--try-inputs needs --archive: an installation's own history keeps no premium and no depth")
     from liq_pipeline.evaluation.models.retrain import retrain
     from liq_pipeline.evaluation.panels.stored import stored_history
     from liq_pipeline.pipeline import models
@@ -107,10 +116,13 @@ def train(
     _tell(model)
 
 
-def _train_on_archive(from_: str | None, to: str | None, symbols: str | None, workers: int) -> None:
+def _train_on_archive(
+    from_: str | None, to: str | None, symbols: str | None, workers: int, try_inputs: str | None
+) -> None:
     from pathlib import Path
 
     from liq_pipeline.domain.symbols import coin_of
+    from liq_pipeline.evaluation.archive.inputs import groups_named
     from liq_pipeline.evaluation.archive.plan import Plan, training_folder
     from liq_pipeline.evaluation.archive.run import Manner
     from liq_pipeline.evaluation.archive.run import train as train_archive
@@ -119,6 +131,7 @@ def _train_on_archive(from_: str | None, to: str | None, symbols: str | None, wo
     from liq_pipeline.sources.archives.binance import FIRST_DAY
 
     settings = settings_in_force()
+    trial = () if try_inputs is None else groups_named(try_inputs)
     coins = settings.symbols if symbols is None else tuple(coin_of(name) for name in symbols.split(",") if name.strip())
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     first = FIRST_DAY if from_ is None else instant(from_, "--from")
@@ -129,7 +142,9 @@ def _train_on_archive(from_: str | None, to: str | None, symbols: str | None, wo
             in_force, has_store = models.model_in_force(connection), True
     except LiqError:
         in_force, has_store = shipped_model(), False
-    done = train_archive(plan, settings, in_force, Manner(workers), say=lambda text: out.print(text, highlight=False))
+    done = train_archive(
+        plan, settings, in_force, Manner(workers), say=lambda text: out.print(text, highlight=False), trial=trial
+    )
     for problem in done.problems[:5]:
         out.print(f"in the archive's files: {problem}", highlight=False)
     if has_store:
@@ -141,6 +156,13 @@ def _train_on_archive(from_: str | None, to: str | None, symbols: str | None, wo
         out.print(
             f"{done.model.model_id} is in {done.candidate_file}. No store answers: start `liq up`, then the same"
             " command again puts it in shadow, from what is kept.",
+            highlight=False,
+        )
+    if trial:
+        tried = done.report["inputs"]
+        out.print(
+            f"Inputs worth a release, of {tried['settings_tried']} groups tried: "
+            f"{', '.join(tried['worth_a_release']) or 'none'}. The rule: {tried['rule']}.",
             highlight=False,
         )
     out.print(f"Its report: {done.report_file}", highlight=False)

@@ -75,6 +75,9 @@ class ArchiveTraining(Config):
     first: str = Field(default="2020-09-01", description="First day, UTC.")
     last: str = Field(default="", description="The day after the last, UTC; empty: today.")
     workers: int = Field(default=1, description="Processes for partitions that are not made yet.")
+    try_inputs: str = Field(
+        default="", description="Inputs that the report judges besides: premium, depth ... or all; empty: none."
+    )
 
 
 @asset(
@@ -90,6 +93,7 @@ def archive_candidate(
     context: AssetExecutionContext, config: ArchiveTraining, services: ResourceParam[Services]
 ) -> MaterializeResult[Any]:
     """Fit and put in shadow; the same data again make no second candidate."""
+    from liq_pipeline.evaluation.archive.inputs import groups_named
     from liq_pipeline.evaluation.archive.plan import Plan, training_folder
     from liq_pipeline.evaluation.archive.run import Manner, train
     from liq_pipeline.pipeline import models
@@ -104,7 +108,8 @@ def archive_candidate(
         with services.connect("dagster archive training") as connection:
             in_force = models.model_in_force(connection)
         # No connection stays open for the hours that this may take.
-        done = train(plan, settings, in_force, Manner(config.workers), say=_say_through(context))
+        trial = groups_named(config.try_inputs) if config.try_inputs else ()
+        done = train(plan, settings, in_force, Manner(config.workers), say=_say_through(context), trial=trial)
     with services.connect("dagster archive training") as connection:
         if all(known.model_id != done.model.model_id for known in models.list_models(connection)):
             models.add_candidate(connection, done.model, f"trained on archives of {', '.join(symbols)}")
@@ -115,6 +120,7 @@ def archive_candidate(
             "model_id": done.model.model_id,
             "report": str(done.report_file),
             "walk_forward": dict(done.model.facts["walk_forward"]),
+            "inputs_worth_a_release": done.report.get("inputs", {}).get("worth_a_release", []),
         }
     )
 

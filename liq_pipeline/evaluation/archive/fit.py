@@ -82,7 +82,7 @@ def fit_archive(
             continue
         past = [part.between(-np.inf, quarter.start.timestamp() - EMBARGO_SECONDS) for part in parts[-1:]]
         past = parts[:-1] + past
-        if parts and _is_enough(past, quarter):
+        if parts and is_enough(past, quarter):
             _judge(folds, quarter, rows, joined(past), in_force)
             say(f"{quarter.name} judged by a model of the quarters before: {_said(folds.quarters[-1])}")
         parts.append(chosen_rows(rows))
@@ -137,7 +137,8 @@ def chosen_rows(rows: QuarterRows) -> TrainingRows:
     )
 
 
-def _is_enough(past: Sequence[TrainingRows], quarter: Quarter) -> bool:
+def is_enough(past: Sequence[TrainingRows], quarter: Quarter) -> bool:
+    """Whether a model of these rows may judge the quarter: days and cascades enough."""
     first = min((int(part.time.min()) for part in past if part.time.size), default=None)
     if first is None or quarter.start.timestamp() - first < MIN_TRAINING_DAYS * 86_400:
         return False
@@ -215,7 +216,7 @@ def _learning_curve(plan: Plan, parts: Sequence[TrainingRows]) -> list[dict[str,
     curve = []
     if rows is not None:
         for count in (*(c for c in CURVE_QUARTERS if c < len(past)), len(past)):
-            if count == 0 or not _is_enough(past[-count:], quarter):
+            if count == 0 or not is_enough(past[-count:], quarter):
                 continue
             model = fit_logistic(joined(past[-count:]), 4, list(FEATURES), calibrate=False)
             found = figures(rows.columns["label_4"], predicted(model, rows))

@@ -16,11 +16,11 @@ import io
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from liq_pipeline.domain.records import FundingRate, LongShortRatio, OpenInterest, Price, Record
 from liq_pipeline.evaluation.archive.plan import Plan, next_month, write_whole
 from liq_pipeline.sources.archives import binance
-from liq_pipeline.sources.archives.pieces import Absent, Content, HistorySource
+from liq_pipeline.sources.archives.pieces import Absent, Content, HistorySource, Piece
 
 STEP_SECONDS: Final = 300
 LEVELS: Final = ("price_usd", "open_interest_base", "funding_rate_per_8h")
@@ -40,6 +40,7 @@ COMPLETE_AFTER: Final = binance.MONTH_PUBLISHED_WITHIN
 THREADS: Final = 4
 
 Floats = NDArray[np.float64]
+_Read = TypeVar("_Read")
 
 
 class Pace:
@@ -62,7 +63,11 @@ class Pace:
 
 def month_is_kept(plan: Plan, symbol: str, month: datetime) -> bool:
     """Whether the month's file is there and final."""
-    path = plan.month_file(symbol, month)
+    return is_final(plan.month_file(symbol, month))
+
+
+def is_final(path: Path) -> bool:
+    """Whether a month's file is there and will not change."""
     return path.is_file() and bool(facts_of(path).get("is_final"))
 
 
@@ -71,15 +76,11 @@ def keep_month(archive: HistorySource, plan: Plan, symbol: str, month: datetime,
     end = next_month(month)
     until = min(end, now)
     pieces = list(archive.pieces([symbol], month, until)) if until > month else []
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="archive month") as pool:
-        found = list(pool.map(lambda piece: archive.read(piece, lambda _path: None, now), pieces))
+    found = together(lambda piece: archive.read(piece, lambda _path: None, now), pieces)
     size = int((end - month).total_seconds()) // STEP_SECONDS + 1
     columns = {name: np.full(size, np.nan) for name in COLUMNS}
     start = int(month.timestamp())
-    facts: dict[str, Any] = {
-        "symbol": symbol, "month": f"{month:%Y-%m}", "files": 0, "absent": 0, "unknown_cells": 0, "doubled": 0,
-        "is_final": now >= end + COMPLETE_AFTER, "problems": [],
-    }  # fmt: skip
+    facts = first_facts(symbol, month, now)
     for piece, content in zip(pieces, found, strict=True):
         if isinstance(content, Absent):
             facts["absent"] += 1
@@ -90,13 +91,33 @@ def keep_month(archive: HistorySource, plan: Plan, symbol: str, month: datetime,
             facts["problems"] += [f"{piece.path.rpartition('/')[2]}: {text}" for text in content.problems[:3]]
             for record in content.records:
                 _put(columns, record, start, size)
+    write_month(plan.month_file(symbol, month), month, columns, facts)
+    return facts
+
+
+def together(read: Callable[[Piece], _Read], pieces: Sequence[Piece]) -> list[_Read]:
+    """Every piece's answer, some at a time: waiting for the network is most of it."""
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="archive month") as pool:
+        return list(pool.map(read, pieces))
+
+
+def first_facts(symbol: str, month: datetime, now: datetime) -> dict[str, Any]:
+    """What is said of a month before a file of it was read."""
+    return {
+        "symbol": symbol, "month": f"{month:%Y-%m}", "files": 0, "absent": 0, "unknown_cells": 0, "doubled": 0,
+        "is_final": now >= next_month(month) + COMPLETE_AFTER, "problems": [],
+    }  # fmt: skip
+
+
+def write_month(path: Path, month: datetime, columns: dict[str, Floats], facts: dict[str, Any]) -> None:
+    """A month's columns on the 5-min grid; what is made of them asks for their checksum."""
     digest = hashlib.sha256()
     for values in columns.values():
         digest.update(values.tobytes())
     facts["content"] = digest.hexdigest()
-    times = start + np.arange(size, dtype=np.int64) * STEP_SECONDS
-    write_parquet(plan.month_file(symbol, month), {"time": times, **columns}, facts)
-    return facts
+    size = next(iter(columns.values())).size
+    times = int(month.timestamp()) + np.arange(size, dtype=np.int64) * STEP_SECONDS
+    write_parquet(path, {"time": times, **columns}, facts)
 
 
 def _put(columns: dict[str, Floats], record: Record, start: int, size: int) -> None:
@@ -120,19 +141,24 @@ def load_span(
     plan: Plan, symbol: str, first: datetime, last: datetime, months: Callable[..., Any]
 ) -> dict[str, Floats]:
     """The kept months as columns on the grid of [first, last]; what is not there is NaN."""
+    paths = [plan.month_file(symbol, month) for month in months(first, last + timedelta(seconds=1))]
+    return load_columns(paths, COLUMNS, first, last)
+
+
+def load_columns(paths: Iterable[Path], names: Sequence[str], first: datetime, last: datetime) -> dict[str, Floats]:
+    """Columns of months' files on the grid of [first, last]; what is not there is NaN."""
     import pyarrow.parquet as pq
 
     start = int(first.timestamp())
     size = int((last - first).total_seconds()) // STEP_SECONDS + 1
-    columns = {name: np.full(size, np.nan) for name in COLUMNS}
-    for month in months(first, last + timedelta(seconds=1)):
-        path = plan.month_file(symbol, month)
+    columns = {name: np.full(size, np.nan) for name in names}
+    for path in paths:
         if not path.is_file():
             continue
-        table = pq.read_table(path)
+        table = pq.read_table(path, columns=["time", *names])
         place = (table.column("time").to_numpy() - start) // STEP_SECONDS
         inside = (place >= 0) & (place < size)
-        for name in COLUMNS:
+        for name in names:
             values = table.column(name).to_numpy()[inside]
             known = np.isfinite(values)
             columns[name][place[inside][known]] = values[known]

@@ -97,6 +97,14 @@ class Plan:
         """One symbol's features and labels of a quarter."""
         return self.folder / "features" / quarter.name / f"{symbol}.parquet"
 
+    def sample_file(self, series: str, symbol: str, month: datetime) -> Path:
+        """One symbol's month of a series that only inputs on trial read: the months' own files stay as they are."""
+        return self.folder / "samples" / series / symbol / f"{month:%Y-%m}.parquet"
+
+    def input_file(self, group: str, symbol: str, quarter: Quarter) -> Path:
+        """One symbol's inputs on trial of a quarter."""
+        return self.folder / "inputs" / group / quarter.name / f"{symbol}.parquet"
+
 
 def training_folder(home: Path) -> Path:
     """Where an installation keeps what its archive trainings made."""

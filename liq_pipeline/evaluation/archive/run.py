@@ -1,4 +1,5 @@
-"""The way through an archive training: months, partitions, fit; in worker processes, with progress, resumable.
+"""The way through an archive training: months, partitions, fit, and inputs on trial where they are asked for; in worker
+processes, with progress, resumable.
 
 Belongs here: the order, the processes, what is told on the way. Does not: any step itself.
 """
@@ -23,13 +24,16 @@ import msgspec
 
 from liq_pipeline.errors import LiqError
 from liq_pipeline.evaluation.archive.features import features_are_kept, keep_features, months_of
+from liq_pipeline.evaluation.archive.inputs import GROUPS, Group, inputs_are_kept, keep_inputs
 from liq_pipeline.evaluation.archive.months import Pace, keep_month, month_is_kept
-from liq_pipeline.evaluation.archive.plan import Plan, Quarter, write_whole
+from liq_pipeline.evaluation.archive.plan import Plan, Quarter, next_month, write_whole
+from liq_pipeline.evaluation.archive.samples import keep_samples, samples_are_kept
 from liq_pipeline.scoring.probability import CascadeModel
 from liq_pipeline.settings import Settings
 from liq_pipeline.sources.access.http import SourceError
 from liq_pipeline.sources.archives import binance
 from liq_pipeline.sources.archives.files import ArchiveFiles
+from liq_pipeline.sources.archives.samples import SAMPLE_KINDS
 
 REQUESTS_PER_SECOND: Final = 20.0
 """Over all processes together: what the archive's other reader asks for, too."""
@@ -60,8 +64,19 @@ class Done:
     problems: tuple[str, ...]
 
 
-def train(plan: Plan, settings: Settings, in_force: CascadeModel, manner: Manner, say: Callable[[str], None]) -> Done:
-    """Everything that is not there yet, then the fit. Raises LiqError; what was done until then stays done."""
+def train(
+    plan: Plan,
+    settings: Settings,
+    in_force: CascadeModel,
+    manner: Manner,
+    say: Callable[[str], None],
+    trial: Sequence[Group] = (),
+) -> Done:
+    """Everything that is not there yet, then the fit. Raises LiqError; what was done until then stays done.
+
+    trial: groups of inputs that the report judges besides; the candidate is the same with and without them.
+    """
+    from liq_pipeline.evaluation.archive.ablation import try_inputs
     from liq_pipeline.evaluation.archive.fit import fit_archive
 
     begun = time.monotonic()
@@ -74,13 +89,35 @@ def train(plan: Plan, settings: Settings, in_force: CascadeModel, manner: Manner
     problems += _all(plan, settings, manner, "partition", partitions, say)
     seconds["features"] = time.monotonic() - begun
     begun = time.monotonic()
+    problems += _all(plan, settings, manner, "input month", _input_months(plan, trial), say)
+    wanted = [
+        (s, (group.name, q.name))
+        for q in plan.quarters for group in trial for s in plan.symbols if not inputs_are_kept(plan, group, s, q)
+    ]  # fmt: skip
+    problems += _all(plan, settings, manner, "input partition", wanted, say)
+    seconds["inputs"] = time.monotonic() - begun
+    begun = time.monotonic()
     model, report = fit_archive(plan, settings, in_force, say)
     seconds["fit"] = time.monotonic() - begun
     candidate = plan.folder / "candidates" / f"{model.model_id}.json"
     write_whole(candidate, (json.dumps(model.as_json(), indent=1) + "\n").encode())
+    if trial:
+        begun = time.monotonic()
+        report["inputs"] = try_inputs(plan, trial, say)
+        seconds["trial"] = time.monotonic() - begun
     told = candidate.with_suffix(".report.json")
     write_whole(told, (json.dumps(report, indent=1) + "\n").encode())
     return Done(model, candidate, told, report, seconds, tuple(problems))
+
+
+def _input_months(plan: Plan, trial: Sequence[Group]) -> list[tuple[str, tuple[str, datetime]]]:
+    """The months of series that only inputs on trial read, as far as they are not kept."""
+    kinds = [group.samples for group in trial if group.samples is not None]
+    return [
+        (s, (kind.name, month))
+        for kind in kinds for month in plan.months for s in plan.symbols
+        if next_month(month) > kind.begins and not samples_are_kept(plan, kind, s, month)
+    ]  # fmt: skip
 
 
 def keep_partition(plan: Plan, settings: Settings, symbol: str, quarter: Quarter) -> dict[str, Any]:
@@ -136,10 +173,22 @@ def _do(kind: str, symbol: str, of: Any) -> tuple[list[str], str | None]:
     try:
         if kind == "month":
             return list(keep_month(_archive, _plan, symbol, of, datetime.now(UTC))["problems"]), None
-        keep_features(_plan, symbol, Quarter.named(of))
+        if kind == "input month":
+            series = SAMPLE_KINDS[of[0]]
+            return list(keep_samples(_archive, _plan, series, symbol, of[1], datetime.now(UTC))["problems"]), None
+        if kind == "input partition":
+            keep_inputs(_plan, GROUPS[of[0]], symbol, Quarter.named(of[1]))
+        else:
+            keep_features(_plan, symbol, Quarter.named(of))
     except (SourceError, LiqError, OSError, ValueError) as error:
-        return [], f"{symbol} {of if kind == 'partition' else format(of, '%Y-%m')}: {' '.join(str(error).split())}"
+        return [], f"{symbol} {_named(of)}: {' '.join(str(error).split())}"
     return [], None
+
+
+def _named(of: Any) -> str:
+    if isinstance(of, tuple):
+        return " ".join(map(_named, of))
+    return f"{of:%Y-%m}" if isinstance(of, datetime) else str(of)
 
 
 def _all(

@@ -1,15 +1,16 @@
 """Binance's public archive of USD-M perpetuals: open interest, long/short ratios, settled funding, mark prices.
 
-Belongs here: the archive's layout, columns and quirks. Does not: downloading (files.py), the live venue
-(sources/live/binance.py).
+Belongs here: the archive's layout, columns and quirks. Does not: downloading (files.py), what no record holds
+(samples.py), the live venue (sources/live/binance.py).
 
 Layout: data/futures/um/{daily,monthly}/<kind>/<SYMBOL>[/<interval>]/<SYMBOL>-<kind or interval>-<day or month>.zip.
 What is read of it:
 * metrics (daily, 5 min): open interest in coins and USD; ratios of all accounts, top accounts, top positions, takers.
 * fundingRate (monthly): settled rates with the interval then in force, which no other free source has.
 * markPriceKlines (daily, 5 min): the close, true at the end of the bar; klines (last trades) where a day has none.
-bookDepth and premiumIndexKlines are not read: no record holds depth or basis and no score uses them, and a funding rate
-worked out of the premium would be a number that the venue never published. Liquidations: none since 2024-03-31.
+bookDepth and premiumIndexKlines are none of its pieces: no record holds depth or basis and no score uses them, and a
+funding rate worked out of the premium would be a number that the venue never published. A training that is asked to
+try them reads them by samples.py. Liquidations: none since 2024-03-31.
 
 Quirks reported of its files: no header in old ones; empty cells, and 0 where nobody knew; rows that come twice;
 stamps in milliseconds or microseconds; a file that is replaced after the fact; a day that appears two days late. Rows
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import csv
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -28,7 +29,7 @@ from typing import Final
 from liq_pipeline.domain.records import Record
 from liq_pipeline.sources.access.http import BadAnswerError
 from liq_pipeline.sources.access.limits import Limit
-from liq_pipeline.sources.archives.files import ArchiveFiles, NotThereError
+from liq_pipeline.sources.archives.files import ArchiveFile, ArchiveFiles, NotThereError
 from liq_pipeline.sources.archives.pieces import Absent, Content, Known, Piece
 from liq_pipeline.sources.live.base import LongShortKind, Reading, settled_intervals
 from liq_pipeline.sources.live.instruments import Instrument, coin_of
@@ -69,14 +70,12 @@ Row = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of file. delay: how long after event_time a live collector would have had the value."""
+class Layout:
+    """Where the files of one kind are, and their columns in the archive's order."""
 
     name: str
     is_monthly: bool
     columns: tuple[str, ...]
-    delay: timedelta
-    parse: Callable[[list[Row], Reading, Content], None]
     interval: str | None = None
     instead: str | None = None
     """Another kind of the same columns, taken where this one has no file."""
@@ -90,13 +89,31 @@ class Kind:
         return f"{folder}/{native}-{self.interval or name}-{first:{'%Y-%m' if self.is_monthly else '%Y-%m-%d'}}.zip"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Kind(Layout):
+    """A kind of file that becomes records. delay: how long after event_time a live collector would have had the
+    value."""
+
+    delay: timedelta
+    parse: Callable[[list[Row], Reading, Content], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a file was. native: the venue's name of the coin there. file: None if it is as it was loaded."""
+
+    native: str
+    path: str
+    file: ArchiveFile | None
+
+
 def _metrics(rows: list[Row], reading: Reading, content: Content) -> None:
     instrument = reading.asked
 
     def row(cells: Row) -> None:
         if cells["symbol"] != instrument.native:
             raise ShapeError(f"{cells['symbol']!r} in a file of {instrument.native}")
-        moment = _text_time(cells["create_time"])
+        moment = text_time(cells["create_time"])
         coins, usd = _known(cells["sum_open_interest"], content), _known(cells["sum_open_interest_value"], content)
         if coins is not None:
             reading.open_interest(instrument, moment, coins=coins, usd=usd)
@@ -111,7 +128,7 @@ def _metrics(rows: list[Row], reading: Reading, content: Content) -> None:
 def _funding(rows: list[Row], reading: Reading, content: Content) -> None:
     rows = sorted(rows, key=lambda cells: int(cells["calc_time"]))
     # Some milliseconds of jitter: the settlement is at the full second.
-    times = [_stamp(cells["calc_time"]).replace(microsecond=0) for cells in rows]
+    times = [stamp(cells["calc_time"]).replace(microsecond=0) for cells in rows]
     from_gaps = settled_intervals(times, None)
 
     def row(item: tuple[Row, datetime, float | None]) -> None:
@@ -128,16 +145,14 @@ def _klines(rows: list[Row], reading: Reading, content: Content) -> None:
     def row(cells: Row) -> None:
         close = _known(cells["close"], content)
         if close is not None:
-            reading.price(reading.asked, close, _stamp(cells["open_time"]) + BAR)
+            reading.price(reading.asked, close, stamp(cells["open_time"]) + BAR)
 
     reading.each(rows, row)
 
 
-METRICS: Final = Kind("metrics", False, METRICS_COLUMNS, BAR, _metrics)
-PRICES: Final = Kind(
-    "markPriceKlines", False, KLINE_COLUMNS, timedelta(seconds=5), _klines, interval="5m", instead="klines"
-)
-FUNDING: Final = Kind("fundingRate", True, FUNDING_COLUMNS, timedelta(minutes=1), _funding)
+METRICS: Final = Kind("metrics", False, METRICS_COLUMNS, delay=BAR, parse=_metrics)
+PRICES: Final = Kind("markPriceKlines", False, KLINE_COLUMNS, "5m", "klines", delay=timedelta(seconds=5), parse=_klines)
+FUNDING: Final = Kind("fundingRate", True, FUNDING_COLUMNS, delay=timedelta(minutes=1), parse=_funding)
 KINDS: Final = {kind.name: kind for kind in (METRICS, PRICES, FUNDING)}
 
 
@@ -172,6 +187,15 @@ class BinanceArchive:
     def read(self, piece: Piece, known: Known, now: datetime) -> Content | Absent | None:
         """The file's records, checked; None if it is as it was loaded."""
         kind = KINDS[piece.series]
+        found = self.find(kind, piece, known, now)
+        if isinstance(found, Absent):
+            return found
+        if found.file is None:
+            return None
+        return _content(kind, piece, found.native, found.path, found.file.text, found.file.checksum, now)
+
+    def find(self, kind: Layout, piece: Piece, known: Known, now: datetime) -> Found | Absent:
+        """The piece's file, by whichever name its coin has. Raises SourceError."""
         for native, path in self._places(kind, piece):
             try:
                 file = self._files.fetch(path, known(path))
@@ -179,13 +203,11 @@ class BinanceArchive:
                 continue
             with self._lock:
                 self._native[piece.symbol] = native
-            if file is None:
-                return None
-            return _content(kind, piece, native, path, file.text, file.checksum, now)
+            return Found(native, path, file)
         within = MONTH_PUBLISHED_WITHIN if kind.is_monthly else PUBLISHED_WITHIN
         return Absent(is_expected=now < piece.last + within)
 
-    def _places(self, kind: Kind, piece: Piece) -> Iterator[tuple[str, str]]:
+    def _places(self, kind: Layout, piece: Piece) -> Iterator[tuple[str, str]]:
         with self._lock:
             found = self._native.get(piece.symbol)
         natives = [found] if found else [f"{multiplier}{piece.symbol}USDT" for multiplier in _MULTIPLIERS]
@@ -194,20 +216,25 @@ class BinanceArchive:
                 yield native, kind.path(native, piece.first, kind=name)
 
 
-def _content(kind: Kind, piece: Piece, native: str, path: str, text: str, checksum: str, now: datetime) -> Content:
+def instrument_of(piece: Piece, native: str) -> Instrument:
+    """The piece's coin as the file's name has it: 1000PEPE counts by the thousand."""
     symbol, coins = coin_of(native.removesuffix("USDT"))
+    return Instrument(piece.symbol, native, coins if symbol == piece.symbol else 1.0)
+
+
+def _content(kind: Kind, piece: Piece, native: str, path: str, text: str, checksum: str, now: datetime) -> Content:
     reading = Reading(
         VENUE,
         sent_at=now,
         received_at=now,
         instruments={},
-        instrument=Instrument(piece.symbol, native, coins if symbol == piece.symbol else 1.0),
+        instrument=instrument_of(piece, native),
         origin="archive",
         declared_delay=kind.delay,
     )
     content = Content(path, checksum, now, [])
     try:
-        rows, content.doubled = _rows(text, kind.columns)
+        rows, content.doubled = rows_of(text, kind.columns)
         kind.parse(rows, reading, content)
     except UNREADABLE as error:
         raise BadAnswerError(NAME, f"{path.rpartition('/')[2]} cannot be read ({error})") from error
@@ -223,26 +250,37 @@ def _of_the_piece(records: list[Record], piece: Piece) -> tuple[list[Record], li
     if len(own) == len(records):
         return records, []
     others = [record.event_time for record in records if not piece.first <= record.event_time <= piece.last]
+    return own, [of_another_time(others, len(records), piece)]
+
+
+def of_another_time(others: Collection[datetime], total: int, piece: Piece) -> str:
+    """A sentence about the values of a file that are not of its own day or month."""
     until = piece.last - timedelta(seconds=1)
     span = f"{piece.first:%Y-%m-%d}" if until.date() == piece.first.date() else f"{piece.first:%Y-%m}"
-    return own, [
-        f"{len(others)} of {len(records)} values are of another time than the file's own {span} "
+    return (
+        f"{len(others)} of {total} values are of another time than the file's own {span} "
         f"({min(others):%Y-%m-%d %H:%M} to {max(others):%Y-%m-%d %H:%M} UTC): they were not used"
-    ]
+    )
 
 
-def _rows(text: str, columns: tuple[str, ...]) -> tuple[list[Row], int]:
+def rows_of(text: str, columns: tuple[str, ...]) -> tuple[list[Row], int]:
     """Rows by column name, and how many came again word for word; without a header the archive's order holds."""
     everything = [tuple(cell.strip() for cell in row) for row in csv.reader(text.splitlines()) if row]
     rows = list(dict.fromkeys(everything))
-    if rows and rows[0][0] == columns[0]:
-        header = list(rows.pop(0))
-        missing = set(columns[:5]) - set(header)
-        if missing:
-            raise ShapeError(f"the header lacks {', '.join(sorted(missing))}")
-    else:
-        header = list(columns)
-    return [dict(zip(header, row, strict=False)) for row in rows], len(everything) - len(set(everything))
+    header = header_of(rows[0], columns) if rows else None
+    named = header or list(columns)
+    rows = rows[1:] if header else rows
+    return [dict(zip(named, row, strict=False)) for row in rows], len(everything) - len(set(everything))
+
+
+def header_of(row: Sequence[str], columns: tuple[str, ...]) -> list[str] | None:
+    """The file's own order of columns if its first row says one. Raises ShapeError if it lacks what is read."""
+    if row[0] != columns[0]:
+        return None
+    missing = set(columns[:5]) - set(row)
+    if missing:
+        raise ShapeError(f"the header lacks {', '.join(sorted(missing))}")
+    return list(row)
 
 
 def _known(cell: str, content: Content) -> float | None:
@@ -254,11 +292,12 @@ def _known(cell: str, content: Content) -> float | None:
     return value
 
 
-def _text_time(cell: str) -> datetime:
+def text_time(cell: str) -> datetime:
+    """UTC, as `2024-01-31 23:55:00`."""
     return datetime.fromisoformat(cell).replace(tzinfo=UTC)
 
 
-def _stamp(cell: str) -> datetime:
+def stamp(cell: str) -> datetime:
     """Milliseconds or microseconds since 1970: the archive changed from one to the other."""
     value = int(number(cell))
     microseconds = value if value > 10**14 else value * 1000
