@@ -222,7 +222,7 @@ class _Run:
                 check_url(url)
             name = psycopg.conninfo.conninfo_to_dict(writer).get("dbname", DATABASE)
             try:
-                storage_url = dagster_home.ensure_storage(writer, dagster_home.storage_name(name))
+                storage_url = dagster_home.ensure_storage(writer, dagster_home.storage_name(str(name)))
                 applied = migrate(owner_url)
             except psycopg.OperationalError as error:
                 words = " ".join(str(error).split())

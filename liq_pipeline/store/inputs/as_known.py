@@ -376,7 +376,11 @@ def _liquidated(
         **_cut_parameters(conn, cut, topic),
     }
     for symbol, venue, side, *found in fetch_arrays(conn, query, parameters):
-        sums = np.array(found, dtype=np.int64) if is_single else window_sums(*found, times_us, width_us)
+        if is_single:
+            sums = np.array(found, dtype=np.int64)
+        else:
+            event_us, known_us, amounts = found
+            sums = window_sums(event_us, known_us, amounts, times_us, width_us)
         series = cents[side][scope.symbols.index(symbol), scope.venues.index(venue)]
         series[series != UNKNOWN_CENTS] += sums[series != UNKNOWN_CENTS]
     return cents, ages
