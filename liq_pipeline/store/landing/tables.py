@@ -59,6 +59,7 @@ class LandingTable:
     substance_end: int = field(init=False)
     origin: int = field(init=False)
     known_at: int = field(init=False)
+    event_time: int = field(init=False)
     cluster: int = field(init=False)
     partition: int = field(init=False)
     offset: int = field(init=False)
@@ -72,6 +73,7 @@ class LandingTable:
         for attribute, column in (
             ("origin", "origin"),
             ("known_at", "known_at"),
+            ("event_time", "event_time"),
             ("cluster", "kafka_cluster"),
             ("partition", "kafka_partition"),
             ("offset", "kafka_offset"),

@@ -77,7 +77,7 @@ def write(
     inserted = conn.execute(_insert_sql(table, source.relation), {**source.arguments, "stamp": stamp}).rowcount
     if inserted == len(rows):
         outcome.landed.update(map(itemgetter(table.partition), rows))
-        _count_late(conn, table, source, rows, stamp, last_ticks, outcome)
+        _count_late(conn, table, rows, stamp, last_ticks, outcome)
         return outcome
     firsts: dict[Row, Row] = {}
     # setdefault answers with the first row of the key, which for a later one is another.
@@ -102,7 +102,7 @@ def write(
             first = firsts[key]
             outcome.duplicates[first[table.partition]] -= 1
             contested.append(first)
-    _count_late(conn, table, source, firsts.values(), stamp, last_ticks, outcome)
+    _count_late(conn, table, firsts.values(), stamp, last_ticks, outcome)
     if contested or later:
         _settle(conn, table, contested + later, firsts, states, stamp, identities, outcome)
     return outcome
@@ -248,7 +248,6 @@ def _record_conflicts(
 def _count_late(
     conn: Connection,
     table: LandingTable,
-    source: _Source,
     rows: Any,
     stamp: datetime,
     last_ticks: dict[str, datetime],
@@ -259,10 +258,10 @@ def _count_late(
         return
     if not any(row[0] in last_ticks and row[table.known_at] <= last_ticks[row[0]] for row in rows):
         return
+    times = [row[table.event_time] for row in rows]
+    bounds = {"stamp": stamp, "first": min(times), "last": max(times)}
     for world, tick in last_ticks.items():
-        found = conn.execute(
-            _late_sql(table, source.relation), {**source.arguments, "stamp": stamp, "world": world, "tick": tick}
-        ).fetchone()
+        found = conn.execute(_late_sql(table), {**bounds, "world": world, "tick": tick}).fetchone()
         if found is not None and found[0]:
             outcome.late[world] += found[0]
 
@@ -357,11 +356,16 @@ def _stored_sql(table: LandingTable, source: sql.Composable, *, every: bool) -> 
     )
 
 
-def _late_sql(table: LandingTable, source: sql.Composable) -> sql.Composed:
+def _late_sql(table: LandingTable) -> sql.Composed:
+    """Of the batch's rows that are new those that a tick should have seen; the times spare it all other chunks.
+
+    Not by a join with the batch: the server knows neither how many rows that has nor how many have this stamp, took
+    both for a handful, compared 10,000 with 10,000 for twenty seconds, and ticks waited while a hole was healed.
+    """
     return sql.SQL(
-        "SELECT count(*) FROM {source} AS s JOIN {table} AS t ON {on_key}"
-        " WHERE t.landed_at = %(stamp)s AND s.world = %(world)s AND s.known_at <= %(tick)s"
-    ).format(source=source, table=sql.Identifier(table.name), on_key=_on_key(table))
+        "SELECT count(*) FROM {table} WHERE landed_at = %(stamp)s AND world = %(world)s AND known_at <= %(tick)s"
+        " AND event_time BETWEEN %(first)s AND %(last)s"
+    ).format(table=sql.Identifier(table.name))
 
 
 @cache
