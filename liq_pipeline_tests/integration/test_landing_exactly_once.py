@@ -119,6 +119,20 @@ def test_any_sequence_of_batches_lands_each_key_once(
     check()
 
 
+def test_a_batch_of_history_that_is_late_as_a_whole_is_counted_without_comparing_each_with_each(
+    conn: psycopg.Connection[Any],
+) -> None:
+    """20,000 rows against 20,000 takes minutes, and ticks wait for landing: a healed hole once made them 40 s late."""
+    batch = [a_price(number, 0, False, number) for number in range(20_000)]
+    conn.execute("SET statement_timeout = '20s'")
+    outcome = landing_write.write(
+        conn, PRICES, batch, stamp=T0, identities={1: "cluster"},
+        last_ticks={"real": batch[-2][PRICES.known_at], "recorded/x": T0 + timedelta(days=1)},
+    )  # fmt: skip
+    assert outcome.landed == {0: 20_000}
+    assert outcome.late == {"real": 19_999}
+
+
 def write(conn: psycopg.Connection[Any], table: Any, batch: list[Row], stamp: datetime) -> Outcome:
     return landing_write.write(conn, table, batch, stamp=stamp, identities={1: "cluster"}, last_ticks={})
 
