@@ -31,6 +31,7 @@ from liq_pipeline.store.inputs.as_known import Cut, FlowSums, current_values, fl
 from liq_pipeline.store.inputs.expected_coins import not_listed_at
 from liq_pipeline.store.inputs.expected_sources import Scope, with_flow_spans
 from liq_pipeline.store.lookback import flow_lookback, market_lookback, warning_references
+from liq_pipeline.store.lookback.bar_cache import BarCache, Window
 from liq_pipeline.store.lookback.flow_lookback import FlowReferences
 
 Connection = psycopg.Connection[Any]
@@ -62,15 +63,18 @@ class KeptLookback:
     conn: Connection
     scope: Scope
     settings: Settings
+    cache: BarCache | None = None
 
     def market(self, times_seconds: Integers, hours: int) -> tuple[BarArrays, References]:
         """Bars and references from feature_bars and feature_references."""
         first = int(times_seconds[0]) // STEP_SECONDS * STEP_SECONDS - hours * 3600
         last = int(times_seconds[-1]) // STEP_SECONDS * STEP_SECONDS
         built_by = int(times_seconds[-1])
-        bars = market_lookback.market_bars(
-            self.conn, self.scope, first, last, built_by, all_from_seconds=first + (hours - ALL_COLUMNS_HOURS) * 3600
-        )
+        whole = first + (hours - ALL_COLUMNS_HOURS) * 3600
+        if self.cache is not None:
+            bars = self.cache.read(self.conn, self.scope, Window(first, last, whole, built_by))
+        else:
+            bars = market_lookback.market_bars(self.conn, self.scope, first, last, built_by, all_from_seconds=whole)
         days = np.unique(times_seconds // DAY_SECONDS)
         return bars, market_lookback.market_references(self.conn, self.scope, days, built_by, self.settings.risk)
 

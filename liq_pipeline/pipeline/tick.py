@@ -37,6 +37,7 @@ from liq_pipeline.store.connection import LIVE_LOCK_SECONDS, connect
 from liq_pipeline.store.inputs.expected_sources import scope_of
 from liq_pipeline.store.landing.lander import Lander, LandResult
 from liq_pipeline.store.lookback import flow_lookback, market_lookback, warning_references
+from liq_pipeline.store.lookback.bar_cache import BarCache
 from liq_pipeline.store.lookback.market_lookback import seconds_of
 
 MAX_POINTS: Final = 60
@@ -53,6 +54,7 @@ class TickContext:
     """Where a tick runs. wall_now: the clock of the real world, an argument so that tests can set it.
 
     load_model: the probability model in force, read in the tick's own snapshot; None: none is.
+    bar_cache: what the last tick looked back on; None: each reads all of it.
     """
 
     database_url: str
@@ -62,6 +64,7 @@ class TickContext:
     dagster_run_id: str | None = None
     wall_now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     load_model: Callable[[psycopg.Connection[Any]], ProbabilityModel | None] = field(default=lambda conn: None)
+    bar_cache: BarCache | None = None
 
 
 @dataclass
@@ -192,6 +195,9 @@ def _score_some(
     if done is None:
         return False
     committed = context.wall_now()
+    if context.bar_cache is not None:
+        context.bar_cache.keep(conn)
+        conn.commit()
     if world.is_real:
         result.points_late += sum(committed - point.time > LATE_AFTER for point in done.points)
     result.points_scored += len(done.points)
@@ -251,7 +257,7 @@ def _score_in_transaction(
     model = context.load_model(conn)
     version = score_version(settings, None if model is None else model.model_id)
     scope = scope_of(world, settings.risk)
-    source = KeptLookback(conn, scope, settings)
+    source = KeptLookback(conn, scope, settings, context.bar_cache)
     bars_built = references_built = 0
 
     pressures: list[PressureResult] = []

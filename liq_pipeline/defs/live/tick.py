@@ -40,6 +40,7 @@ from liq_pipeline.pipeline.tick import TickContext, TickResult, run_tick
 from liq_pipeline.runtime.home import supervisor_moves
 from liq_pipeline.runtime.liveness import TICK, note_alive
 from liq_pipeline.scoring.version import SCORING_CODE_VERSION
+from liq_pipeline.store.lookback.bar_cache import BarCache
 
 CODE_VERSION: Final = str(SCORING_CODE_VERSION)
 PUBLISH_BUDGET_SECONDS: Final = 3.0
@@ -167,6 +168,7 @@ def live_tick(
         settings=services.settings,
         dagster_run_id=context.run.run_id,
         load_model=model_in_force,
+        bar_cache=BarCache(services.settings.home / "cache"),
     )
     try:
         with in_one_sentence("The tick"):

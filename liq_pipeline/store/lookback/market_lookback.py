@@ -125,6 +125,23 @@ def market_bars(
     return bars
 
 
+def add_bars_built_after(
+    conn: psycopg.Connection[Any],
+    scope: Scope,
+    bars: BarArrays,
+    seen_by_seconds: int,
+    built_by_seconds: int,
+    *,
+    all_from_seconds: int,
+) -> bool:
+    """Write the bars built in (seen_by, built_by] into bars that hold what was built before; whether there were any."""
+    ends = bars.end_seconds
+    first, last, whole = int(ends[0]), int(ends[-1]), all_from_seconds
+    after = seen_by_seconds
+    older = _read_bars(conn, scope, bars, LONG_COLUMNS, first, whole - STEP_SECONDS, built_by_seconds, after)
+    return _read_bars(conn, scope, bars, BAR_COLUMNS, whole, last, built_by_seconds, after) + older > 0
+
+
 def _read_bars(
     conn: psycopg.Connection[Any],
     scope: Scope,
@@ -133,7 +150,9 @@ def _read_bars(
     first_seconds: int,
     last_seconds: int,
     built_by_seconds: int,
-) -> None:
+    built_after_seconds: int | None = None,
+) -> int:
+    """Fill bars in place; how many rows were read."""
     columns = sql.SQL(", ").join(
         sql.SQL("array_agg(coalesce({}, {}))").format(
             sql.Identifier(name), sql.SQL("'NaN'::float8") if name in LEVEL_FIELDS else sql.Literal(UNKNOWN_CENTS)
@@ -145,10 +164,13 @@ def _read_bars(
         SELECT symbol, venue, array_agg(bar_end), array_agg(built_at_time), {columns}
         FROM feature_bars
         WHERE world = %(world)s AND symbol = ANY(%(symbols)s) AND venue = ANY(%(venues)s)
-          AND bar_end >= %(first)s AND bar_end <= %(last)s AND built_at_time <= %(built_by)s
+          AND bar_end >= %(first)s AND bar_end <= %(last)s AND built_at_time <= %(built_by)s {after}
         GROUP BY symbol, venue
         """
-    ).format(columns=columns)
+    ).format(
+        columns=columns,
+        after=sql.SQL("" if built_after_seconds is None else "AND built_at_time > %(built_after)s"),
+    )
     parameters = {
         "world": scope.world,
         "symbols": list(scope.symbols),
@@ -157,8 +179,12 @@ def _read_bars(
         "last": time_of(last_seconds),
         "built_by": time_of(built_by_seconds),
     }
+    if built_after_seconds is not None:
+        parameters["built_after"] = time_of(built_after_seconds)
+    read = 0
     symbols, venues = ({name: place for place, name in enumerate(known)} for known in (scope.symbols, scope.venues))
     for symbol, venue, bar_end, built_at, *values in fetch_arrays(conn, query, parameters):
+        read += bar_end.size
         at = symbols[symbol], venues[venue]
         place = bars.index_at(bar_end // MICROSECONDS)
         if (built_at[1:] < built_at[:-1]).any():
@@ -166,6 +192,7 @@ def _read_bars(
             place, values = place[oldest_first], [column[oldest_first] for column in values]
         for name, column in zip(names, values, strict=True):
             getattr(bars, name)[*at, place] = column
+    return read
 
 
 def market_references(
