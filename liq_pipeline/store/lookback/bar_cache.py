@@ -144,7 +144,7 @@ class BarCache:
         ]
         checksum = 0
         for part in parts:
-            checksum = zlib.crc32(part, checksum)
+            checksum = zlib.crc32(part.data, checksum)
         header = json.dumps(
             {"scope": _scope_of(scope), "window": vars(window), "tick": tick, "checksum": checksum}
         ).encode()
