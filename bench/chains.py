@@ -394,14 +394,15 @@ def tick(url: str, rows: int) -> None:
             scopes[name] = scope_of(made, settings.risk)
             figures[name] = []
         conn.commit()
-        conn.autocommit = True
         conn.execute("ANALYZE stablecoin_flows")
+        conn.commit()
         point = np.array([int(now.timestamp())], dtype=np.int64)
         for _ in range(ROUNDS):
             for name, scope in scopes.items():
                 begun = time.perf_counter()
                 result = score_flows(conn, scope, point, settings, KeptLookback(conn, scope, settings))
                 figures[name].append(time.perf_counter() - begun)
+                conn.commit()
                 if result[0].inflow_usd is None or not result[0].inflow_usd:
                     raise SystemExit(f"{name}: nothing was read")
     base = statistics.median(figures["one chain"])

@@ -34,10 +34,13 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from bench.queries import STEP, load, server
+from bench.queries import load, server
 from liq_pipeline.runtime.processes import free_port
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.schema.migrations import migrate
+
+
+STEP = timedelta(minutes=1)
 
 
 @contextmanager
@@ -219,7 +222,7 @@ def main(arguments: list[str]) -> None:
         url = postgres.ensure_database("liq")
         migrate(url)
         if not there:
-            load(url, end, options.days, symbols)
+            load(url, end, options.days, symbols, STEP)
             Path(postgres.directory.parent / "loaded").touch()
         with serving(url) as (port, process):
             begun = time.perf_counter()

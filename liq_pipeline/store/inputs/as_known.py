@@ -11,6 +11,7 @@ the real world current values come from live rows, archive rows serve the look-b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, LiteralString
@@ -521,12 +522,26 @@ def _flows_under(
         "counted": list(COUNTED),
         **_cut_parameters(conn, cut, FLOW_TOPIC),
     }
-    for chain, token, kind, *found in fetch_arrays(conn, query, parameters):
+    with _hash_joins_only(conn):
+        rows = fetch_arrays(conn, query, parameters)
+    for chain, token, kind, *found in rows:
         if is_single:
             yield (chain, token, kind), np.array(found, dtype=np.int64)
         else:
             event_us, known_us, until_us, millionths = found
             yield (chain, token, kind), window_sums(event_us, known_us, millionths, times_us, width_us, until_us)
+
+
+@contextmanager
+def _hash_joins_only(conn: psycopg.Connection[Any]) -> Iterator[None]:
+    """Within a transaction: no row by row walk through the labels.
+
+    The server knows neither how many labels a list has nor how many transfers an hour, as long as nobody has analysed
+    them; it then walked all labels for each of 40,000 transfers, 1.1 s in place of 0.1 s a tick.
+    """
+    conn.execute("SET LOCAL enable_nestloop = off")
+    yield
+    conn.execute("SET LOCAL enable_nestloop = on")
 
 
 _ORIGIN_FILTER: Final[dict[Origins, sql.SQL]] = {
