@@ -39,7 +39,6 @@ from liq_pipeline.runtime.processes import free_port
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.schema.migrations import migrate
 
-
 STEP = timedelta(minutes=1)
 
 
