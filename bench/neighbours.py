@@ -154,7 +154,6 @@ def _bombs(made: Installation, size: int) -> int:
     for codec in CODECS:
         producer = KafkaProducer(
             bootstrap_servers=f"127.0.0.1:{made.ports['kafka']}", compression_type=codec, max_request_size=2**31 - 1,
-            buffer_memory=2**32,
         )  # fmt: skip
         taken: dict[str, int] = {}
         for topic in IN_TOPICS:
