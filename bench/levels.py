@@ -26,10 +26,12 @@ from liq_pipeline.settings import Settings
 from liq_pipeline.store import levels
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.inputs.expected_sources import scope_of
+from liq_pipeline.store.lookback.bar_cache import BarCache, Window
 from liq_pipeline.store.schema.migrations import migrate
 
 LAST = datetime(2026, 3, 1, tzinfo=UTC)
 ROUNDS = 3
+WEEK_SECONDS, DAY_SECONDS = 7 * 86_400, 86_400
 KEPT_SYMBOLS = 5
 """Of which 90 days are stored; the size of the others follows."""
 
@@ -81,12 +83,25 @@ def main(arguments: list[str]) -> None:
                 conn.commit()
                 conn.execute("ANALYZE feature_bars")
                 conn.commit()
+                conn.execute(
+                    "INSERT INTO ticks (world, stream, time, cut, started_at, rows_landed)"
+                    " VALUES (%s, 'market', %s, '{}', now(), 0)",
+                    [world.name, LAST],
+                )
+                conn.commit()
+                cache, last = BarCache(Path(home) / "cache"), int(LAST.timestamp())
+                cache.read(conn, scope, Window(last - WEEK_SECONDS, last, last - DAY_SECONDS, last))
+                cache.keep(conn)
+                conn.commit()
                 backend = psutil.Process(conn.info.backend_pid)
-                parts: dict[str, list[float]] = {"read": [], "draw": [], "write": []}
+                parts: dict[str, list[float]] = {"read without the last tick's look-back": [], "read": []}
+                parts |= {"draw": [], "write": []}
                 for _ in range(ROUNDS):
                     conn.execute("DELETE FROM liquidation_levels")
                     marks = [_cpu(backend)]
-                    bars = levels.window_bars(conn, scope, method, int(LAST.timestamp()))
+                    levels.window_bars(conn, scope, method, last)
+                    marks.append(_cpu(backend))
+                    bars = levels.window_bars(conn, scope, method, last, cache)
                     marks.append(_cpu(backend))
                     rows = levels.rows_of(map_at(bars, method, bars.count - 1), scope)
                     marks.append(_cpu(backend))

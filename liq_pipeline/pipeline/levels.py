@@ -23,6 +23,7 @@ from liq_pipeline.scoring.levels.method import method_of
 from liq_pipeline.settings import Settings
 from liq_pipeline.store import levels
 from liq_pipeline.store.inputs.expected_sources import scope_of
+from liq_pipeline.store.lookback.bar_cache import BarCache
 
 LONGEST_CATCH_UP_SECONDS: Final = 24 * 3600
 """After a longer pause maps are drawn from here on; older ones are not made up."""
@@ -53,8 +54,10 @@ def due_times(conn: psycopg.Connection[Any], world: World, method_version: str) 
     return list(range(first, last + 1, STEP_SECONDS))
 
 
-def draw_due_maps(conn: psycopg.Connection[Any], world: World, settings: Settings) -> Drawn:
-    """Draw and keep the maps that are due, in the caller's transaction."""
+def draw_due_maps(
+    conn: psycopg.Connection[Any], world: World, settings: Settings, cache: BarCache | None = None
+) -> Drawn:
+    """Draw and keep the maps that are due, in the caller's transaction. cache: the last tick's look-back."""
     method = method_of(world.name)
     scope = scope_of(world, settings.risk)
     stop = monotonic() + BUDGET_SECONDS
@@ -63,7 +66,7 @@ def draw_due_maps(conn: psycopg.Connection[Any], world: World, settings: Setting
     for time in due_times(conn, world, method.version):
         if drawn and monotonic() > stop:
             break
-        bars = levels.window_bars(conn, scope, method, time)
+        bars = levels.window_bars(conn, scope, method, time, cache)
         rows += levels.write_maps(conn, levels.rows_of(map_at(bars, method, bars.count - 1), scope))
         drawn.append(time)
     return Drawn(len(drawn), rows, datetime.fromtimestamp(drawn[-1], UTC) if drawn else None)

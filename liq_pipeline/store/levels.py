@@ -23,6 +23,7 @@ from liq_pipeline.scoring.levels.maps import LevelMaps
 from liq_pipeline.scoring.levels.method import BIN_WIDTH, Method
 from liq_pipeline.store.columns import fetch_arrays
 from liq_pipeline.store.inputs.expected_sources import Scope
+from liq_pipeline.store.lookback.bar_cache import BarCache
 from liq_pipeline.store.lookback.market_lookback import market_bars
 
 FINE_FOR: Final = timedelta(days=30)
@@ -41,6 +42,19 @@ _WINDOW: Final = sql.SQL(
     FROM feature_bars
     WHERE world = %(world)s AND symbol = ANY(%(symbols)s) AND venue = ANY(%(venues)s)
       AND bar_end >= %(first)s AND bar_end <= %(last)s AND built_at_time <= %(last)s
+    GROUP BY symbol, venue
+    """
+)
+
+
+_FORCED: Final = sql.SQL(
+    """
+    SELECT symbol, venue, array_agg(bar_end), array_agg(coalesce(long_liquidated_cents, 0)),
+           array_agg(coalesce(short_liquidated_cents, 0))
+    FROM feature_bars
+    WHERE world = %(world)s AND symbol = ANY(%(symbols)s) AND venue = ANY(%(venues)s)
+      AND bar_end >= %(first)s AND bar_end <= %(last)s AND built_at_time <= %(last)s
+      AND (long_liquidated_cents > 0 OR short_liquidated_cents > 0)
     GROUP BY symbol, venue
     """
 )
@@ -81,11 +95,14 @@ COLUMNS: Final = tuple(StoredMap.__dataclass_fields__)
 _SELECTED: Final = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
 
 
-def window_bars(conn: psycopg.Connection[Any], scope: Scope, method: Method, time_seconds: int) -> BarArrays:
+def window_bars(
+    conn: psycopg.Connection[Any], scope: Scope, method: Method, time_seconds: int, cache: BarCache | None = None
+) -> BarArrays:
     """The kept bars that a map of the time looks back on, the newest ending with it, as they were known then.
 
     Archives that warm the look-back later add to earlier bars; a map must not see those, whenever it is drawn. Only
     what a map reads is filled in, and forced orders where there are any: whole bars of 450 series take twice the time.
+    cache: the last tick's look-back, which spares most of the reading.
     """
     start = time_seconds - method.window_hours * 3600 + STEP_SECONDS
     bars = empty_bars(scope.symbols, scope.venues, start, STEP_SECONDS, method.window_hours * 3600 // STEP_SECONDS)
@@ -96,6 +113,16 @@ def window_bars(conn: psycopg.Connection[Any], scope: Scope, method: Method, tim
         "first": datetime.fromtimestamp(start, UTC),
         "last": datetime.fromtimestamp(time_seconds, UTC),
     }
+    if cache is not None and cache.fill_levels(conn, scope, bars, time_seconds):
+        # A bar whose forced orders are known keeps them in each later version.
+        for symbol, venue, bar_end, longs, shorts in fetch_arrays(conn, _FORCED, parameters):
+            series, place = (
+                (scope.symbols.index(symbol), scope.venues.index(venue)),
+                bars.index_at(bar_end // MICROSECONDS),
+            )
+            for cents, amounts in ((bars.long_liquidated_cents, longs), (bars.short_liquidated_cents, shorts)):
+                cents[series][place[amounts > 0]] = amounts[amounts > 0]
+        return bars
     warmed = set()
     for symbol, venue, bar_end, price, base, *forced in fetch_arrays(conn, _WINDOW, parameters):
         series = scope.symbols.index(symbol), scope.venues.index(venue)

@@ -16,7 +16,7 @@ import pytest
 from liq_pipeline.domain.worlds import World
 from liq_pipeline.pipeline.models import model_in_force
 from liq_pipeline.pipeline.tick import TickContext, run_tick
-from liq_pipeline.scoring.bars import BarArrays
+from liq_pipeline.scoring.bars import BarArrays, empty_bars
 from liq_pipeline.settings import Settings
 from liq_pipeline.store.connection import connect
 from liq_pipeline.store.inputs.expected_sources import Scope, scope_of
@@ -95,11 +95,11 @@ def test_a_tick_reads_what_the_tables_say_whatever_came_before(
     for number in range(BARS + 5):
         build(conn, of, T0 - number * STEP, T0, luck)
     cache = BarCache(tmp_path)
-    believed = 0
+    believed = shown = 0
     for _ in range(60):
         before, now = now, now + luck.choice([10, 10, 10, 60, 300, 310, 3000])
         for end in range(before // STEP * STEP + STEP, now + 1, STEP):
-            build(conn, of, end, luck.randrange(end, now + 1) if luck.random() < 0.5 else now, luck)
+            build(conn, of, end, luck.choice([end, end, end, luck.randrange(end, now + 1), now]), luck)
         if luck.random() < 0.2:  # an archive has told more of the past
             build(conn, of, now // STEP * STEP - luck.randrange(1, BARS + 3) * STEP, now, luck)
         window = window_at(now)
@@ -116,6 +116,7 @@ def test_a_tick_reads_what_the_tables_say_whatever_came_before(
         conn.commit()
         files = list(tmp_path.glob("bars-*"))
         believed += bool(files)
+        shown += levels_are_those_of_the_tables(conn, of, cache, now // STEP * STEP - luck.randrange(3) * STEP)
         if files and luck.random() < 0.1:
             raw = bytearray(files[0].read_bytes())
             kind = luck.randrange(4)
@@ -129,6 +130,19 @@ def test_a_tick_reads_what_the_tables_say_whatever_came_before(
             else:
                 files[0].write_bytes(b"")
     assert believed > 30
+    assert shown > 2
+
+
+def levels_are_those_of_the_tables(conn: psycopg.Connection[Any], of: Scope, cache: BarCache, at: int) -> bool:
+    """What a map of that time is drawn from; whether the file could tell."""
+    first = at - (BARS - 10) * STEP
+    bars = empty_bars(of.symbols, of.venues, first, STEP, BARS - 9)
+    if not cache.fill_levels(conn, of, bars, at):
+        return False
+    expected = market_bars(conn, of, first, at, at)
+    assert np.array_equal(bars.price_usd, expected.price_usd, equal_nan=True)
+    assert np.array_equal(bars.open_interest_base, expected.open_interest_base, equal_nan=True)
+    return True
 
 
 def test_what_was_read_of_a_tick_that_was_not_committed_is_not_believed(

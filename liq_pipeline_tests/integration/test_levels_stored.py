@@ -29,6 +29,7 @@ from liq_pipeline.scoring.levels.method import method_of
 from liq_pipeline.settings import Settings
 from liq_pipeline.store import levels
 from liq_pipeline.store.inputs.expected_sources import scope_of
+from liq_pipeline.store.lookback.bar_cache import BarCache, Window
 from liq_pipeline.store.lookback.market_lookback import ensure_market_lookback, market_bars
 from liq_pipeline_tests.alert_support import START as ALERTS_START
 from liq_pipeline_tests.alert_support import point
@@ -116,6 +117,28 @@ def test_the_window_holds_what_the_kept_bars_hold(connection: Any) -> None:
             assert np.array_equal(np.maximum(getattr(window, name), 0), np.maximum(getattr(kept, name), 0))
             assert (getattr(window, name) > 0).any()
     assert (window.price_usd == 77).sum() == 2
+
+
+def test_a_map_from_the_last_tick_s_look_back_is_the_one_from_the_tables(connection: Any, tmp_path: Path) -> None:
+    world = market(connection)
+    scope, seconds = scope_of(world, Settings().risk), int(LAST.timestamp())
+    connection.execute(
+        "INSERT INTO ticks (world, stream, time, cut, started_at, rows_landed)"
+        " VALUES (%s, 'market', %s, '{}', now(), 0)",
+        [world.name, LAST],
+    )
+    cache = BarCache(tmp_path)
+    cache.read(connection, scope, Window(seconds - 168 * 3600, seconds, seconds - 36 * 3600, seconds))
+    cache.keep(connection)
+    method = method_of(world.name)
+    with_it = levels.window_bars(connection, scope, method, seconds, cache)
+    without = levels.window_bars(connection, scope, method, seconds)
+    for name in ("price_usd", "open_interest_base", "long_liquidated_cents", "short_liquidated_cents"):
+        one, other = getattr(with_it, name), getattr(without, name)
+        assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    assert (with_it.long_liquidated_cents > 0).any()
+    connection.execute("DELETE FROM feature_bars")  # it is the file that was read
+    assert np.isfinite(levels.window_bars(connection, scope, method, seconds, cache).price_usd).any()
 
 
 def test_what_is_unknown_is_said_and_stored_as_unknown(connection: Any) -> None:

@@ -23,6 +23,7 @@ from liq_pipeline.defs.failures import in_one_sentence
 from liq_pipeline.defs.resources import Services
 from liq_pipeline.scoring.levels.method import CODE_VERSION
 from liq_pipeline.store import worlds
+from liq_pipeline.store.lookback.bar_cache import BarCache
 
 
 @asset(
@@ -45,7 +46,8 @@ def liquidation_levels(context: AssetExecutionContext, services: ResourceParam[S
         world = worlds.active(connection)
         if world is None:
             return MaterializeResult(metadata={"skipped": "no world is active"})
-        drawn = draw_due_maps(connection, world, services.settings)
+        cache = BarCache(services.settings.home / "cache")
+        drawn = draw_due_maps(connection, world, services.settings, cache)
         connection.commit()
     found: dict[str, Any] = {"world": world.name, "maps": drawn.times, "rows": drawn.rows}
     if drawn.newest is not None:

@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import numpy as np
 import psycopg
+from numpy.typing import NDArray
 
 from liq_pipeline.scoring.bars import STEP_SECONDS, BarArrays, empty_bars
 from liq_pipeline.store.inputs.expected_sources import Scope
@@ -88,6 +89,29 @@ class BarCache:
             self._news = scope, window, bars
         return bars
 
+    def fill_levels(self, conn: psycopg.Connection[Any], scope: Scope, bars: BarArrays, built_by_seconds: int) -> bool:
+        """Fill LONG_COLUMNS of bars of 5 min as known at built_by; False, and nothing filled, if the file cannot tell.
+
+        It cannot where something within the bars was built after built_by and seen by the tick that wrote it.
+        """
+        first, last = int(bars.end_seconds[0]), int(bars.end_seconds[-1])
+        found = self._open(conn, scope)
+        if found is None:
+            return False
+        seen, payload = found
+        if not seen.first <= first <= last <= seen.last or (
+            seen.built_by > built_by_seconds
+            and market_lookback.is_built_between(conn, scope.world, first, last, built_by_seconds, seen.built_by)
+        ):
+            return False
+        moved = (first - seen.first) // STEP_SECONDS
+        start = 0
+        for name in LONG_COLUMNS:
+            source, start = _column(payload, start, bars, name, seen.count)
+            getattr(bars, name)[...] = source[..., moved : moved + bars.count]
+        market_lookback.add_levels_built_after(conn, scope, bars, seen.built_by, built_by_seconds)
+        return True
+
     def keep(self, conn: psycopg.Connection[Any]) -> None:
         """Write what the committed tick has read, if it is news. Where that fails the next tick is slower, no more."""
         if self._news is None:
@@ -104,8 +128,8 @@ class BarCache:
     def _path(self, world: str) -> Path:
         return self._folder / f"bars-{hashlib.sha256(world.encode()).hexdigest()[:16]}"
 
-    def _load(self, conn: psycopg.Connection[Any], scope: Scope, window: Window) -> tuple[BarArrays, Window] | None:
-        """Bars as the tick that wrote the file saw them, moved to the window; None if it is not to be believed."""
+    def _open(self, conn: psycopg.Connection[Any], scope: Scope) -> tuple[Window, memoryview] | None:
+        """What the file says it is, and its arrays; None if it is not to be believed."""
         try:
             raw = self._path(scope.world).read_bytes()
             length = int.from_bytes(raw[:_LENGTH_BYTES], "big")
@@ -116,11 +140,22 @@ class BarCache:
         payload = memoryview(raw)[_LENGTH_BYTES + length :]
         if (
             header["scope"] != _scope_of(scope)
-            or not seen.first <= window.first <= seen.last <= window.last
-            or seen.whole_from > window.whole_from
-            or seen.built_by > window.built_by
             or header["checksum"] != zlib.crc32(payload)
             or header["tick"] != _tick_at(conn, scope.world, seen.built_by)
+        ):
+            return None
+        return seen, payload
+
+    def _load(self, conn: psycopg.Connection[Any], scope: Scope, window: Window) -> tuple[BarArrays, Window] | None:
+        """Bars as the tick that wrote the file saw them, moved to the window; None if that cannot be done."""
+        found = self._open(conn, scope)
+        if found is None:
+            return None
+        seen, payload = found
+        if (
+            not seen.first <= window.first <= seen.last <= window.last
+            or seen.whole_from > window.whole_from
+            or seen.built_by > window.built_by
         ):
             return None
         bars = empty_bars(scope.symbols, scope.venues, window.first, STEP_SECONDS, window.count)
@@ -128,13 +163,9 @@ class BarCache:
         start = 0
         for name in _in_order():
             begin = 0 if name in LONG_COLUMNS else seen.whole_index
-            target = getattr(bars, name)
-            shape = (*target.shape[:2], seen.count - begin)
-            size = int(np.prod(shape)) * target.itemsize
-            source = np.frombuffer(payload[start : start + size], dtype=target.dtype).reshape(shape)
-            start += size
+            source, start = _column(payload, start, bars, name, seen.count - begin)
             from_index = moved if name in LONG_COLUMNS else window.whole_index + moved
-            target[..., from_index - moved : seen.count - moved] = source[..., from_index - begin :]
+            getattr(bars, name)[..., from_index - moved : seen.count - moved] = source[..., from_index - begin :]
         return bars, seen
 
     def _write(self, scope: Scope, window: Window, bars: BarArrays, tick: list[str]) -> None:
@@ -165,6 +196,14 @@ class BarCache:
         files = sorted(self._folder.glob("bars-*"), key=lambda one: one.stat().st_mtime)
         for old in files[:-_FILES_KEPT]:
             old.unlink(missing_ok=True)
+
+
+def _column(payload: memoryview, start: int, bars: BarArrays, name: str, count: int) -> tuple[NDArray[Any], int]:
+    """One column of the file, which begins at that byte, as (symbols, venues, count); and where the next begins."""
+    like = getattr(bars, name)
+    shape = (*like.shape[:2], count)
+    stop = start + int(np.prod(shape)) * like.itemsize
+    return np.frombuffer(payload[start:stop], dtype=like.dtype).reshape(shape), stop
 
 
 def _in_order() -> tuple[str, ...]:

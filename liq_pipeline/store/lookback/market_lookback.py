@@ -142,6 +142,34 @@ def add_bars_built_after(
     return _read_bars(conn, scope, bars, BAR_COLUMNS, whole, last, built_by_seconds, after) + older > 0
 
 
+def add_levels_built_after(
+    conn: psycopg.Connection[Any], scope: Scope, bars: BarArrays, seen_by_seconds: int, built_by_seconds: int
+) -> None:
+    """The same for LONG_COLUMNS alone."""
+    if built_by_seconds > seen_by_seconds:
+        first, last = int(bars.end_seconds[0]), int(bars.end_seconds[-1])
+        _read_bars(conn, scope, bars, LONG_COLUMNS, first, last, built_by_seconds, seen_by_seconds)
+
+
+def is_built_between(
+    conn: psycopg.Connection[Any],
+    world: str,
+    first_seconds: int,
+    last_seconds: int,
+    after_seconds: int,
+    until_seconds: int,
+) -> bool:
+    """Whether any bar that ends in [first, last] was built in (after, until]."""
+    return (
+        conn.execute(
+            "SELECT 1 FROM feature_bars WHERE world = %s AND bar_end BETWEEN %s AND %s"
+            " AND built_at_time > %s AND built_at_time <= %s LIMIT 1",
+            [world, *map(time_of, (first_seconds, last_seconds, after_seconds, until_seconds))],
+        ).fetchone()
+        is not None
+    )
+
+
 def _read_bars(
     conn: psycopg.Connection[Any],
     scope: Scope,
