@@ -48,6 +48,7 @@ def fill(url: str) -> None:
         _fill_market(conn)
         _fill_flows(conn)
         _fill_under_way(conn)
+        _fill_levels(conn)
         _fill_pipeline(conn)
         conn.commit()
         upkeep.refresh(conn)
@@ -247,6 +248,18 @@ def _fill_under_way(conn: psycopg.Connection[Any]) -> None:
         """,
         {"w": ACTIVE, "t": START + timedelta(minutes=2)},
     )
+
+
+def _fill_levels(conn: psycopg.Connection[Any]) -> None:
+    """BTC: two maps, 20 bins of 0.25 % a side; the second knows nothing of what lies above. ETH: none."""
+    for minutes, shorts in ((0, [2e6] * 20), (5, None)):
+        conn.execute(
+            "INSERT INTO liquidation_levels (world, symbol, time, method_version, reference_usd, bin_width,"
+            " long_notional_usd, short_notional_usd, long_within_3_usd, short_within_3_usd, coverage, venues,"
+            " silent_venues, unheard_venues) VALUES (%s, 'BTC', %s, 'v', 60000, 0.0025, %s, %s, 12e6, %s, 0.9,"
+            " '{binance}', '{}', '{}')",
+            [ACTIVE, START + timedelta(minutes=minutes), [1e6] * 20, shorts, None if shorts is None else 24e6],
+        )
 
 
 def _fill_pipeline(conn: psycopg.Connection[Any]) -> None:

@@ -205,6 +205,16 @@ def test_unknown_is_a_hole_and_never_zero(filled: psycopg.Connection[Any]) -> No
     assert band[5]["possible"] == pytest.approx(band[5]["score"] + 20)
 
 
+def test_the_liquidation_map_is_drawn_from_below_to_above_and_unknown_stays_unknown(
+    filled: psycopg.Connection[Any],
+) -> None:
+    now = panel_rows(filled, "Liquidation map now, by distance: ${one}", on="under_way")
+    assert [row["distance"].replace(" ", "") for row in (now[0], now[-1])] == ["-4.75%", "-0.25%"]
+    assert [(row["longs"], row["shorts"]) for row in now] == [(2e6, None)] * 10
+    within = panel_rows(filled, "Liquidation fuel within 3 %: ${one}", on="under_way")
+    assert [(row["longs"], row["shorts"]) for row in within] == [(12e6, 24e6), (12e6, None)]
+
+
 def test_ticks_that_were_missed_are_counted(filled: psycopg.Connection[Any]) -> None:
     market = {row["stream"]: row for row in panel_rows(filled, "Ticks")}
     assert (market["market"]["missed"], market["flows"]["missed"]) == (1, 0)
