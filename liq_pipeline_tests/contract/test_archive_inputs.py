@@ -369,6 +369,7 @@ def served(folder: Path) -> Iterator[Served]:
 
     class Listening(SimpleHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def log_message(self, format: str, *args: Any) -> None:
             found.asked.append(self.path)
