@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import psutil
+import psycopg
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
@@ -195,7 +196,7 @@ def _newest(made: Installation) -> datetime:
 def _safe_newest(made: Installation) -> datetime | None:
     try:
         return _newest(made)
-    except Exception:
+    except psycopg.OperationalError:
         return None  # PostgreSQL itself may be what is stopped
 
 

@@ -9,11 +9,14 @@ import hashlib
 import io
 import math
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 
 from liq_pipeline.sources.archives import binance
-from liq_pipeline_tests.live_support import Reply, VenueServer
+from liq_pipeline.sources.archives.binance import BinanceArchive
+from liq_pipeline.sources.archives.files import ArchiveFiles
+from liq_pipeline_tests.live_support import Reply, VenueServer, venue_server
 
 BAR = timedelta(minutes=5)
 BARS_PER_DAY = 288
@@ -25,6 +28,16 @@ def zipped(name: str, lines: Iterable[str]) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(f"{name}.csv", "\n".join(lines) + "\n")
     return buffer.getvalue()
+
+
+@contextmanager
+def served_archive() -> Iterator[tuple[VenueServer, BinanceArchive]]:
+    """A local server with nothing published yet, and the archive's reader of it."""
+    with venue_server() as server:
+        server.serve(binance.NAME, {})
+        files = ArchiveFiles(binance.NAME, server.url(binance.NAME), wait=lambda _seconds: None)
+        yield server, BinanceArchive(files)
+        files.close()
 
 
 def publish(

@@ -17,7 +17,7 @@ from liq_pipeline.sources.access.http import BadAnswerError, RejectedError, Tran
 from liq_pipeline.sources.archives import binance
 from liq_pipeline.sources.archives.binance import FUNDING, METRICS, PRICES, BinanceArchive
 from liq_pipeline.sources.archives.day import open_day
-from liq_pipeline.sources.archives.files import ArchiveFiles, WrongChecksumError
+from liq_pipeline.sources.archives.files import WrongChecksumError
 from liq_pipeline.sources.archives.pieces import Absent, Content, Piece
 from liq_pipeline_tests.archive_support import (
     BAR,
@@ -27,9 +27,10 @@ from liq_pipeline_tests.archive_support import (
     price_at,
     publish,
     serve_market,
+    served_archive,
     start_of,
 )
-from liq_pipeline_tests.live_support import Reply, VenueServer, venue_server
+from liq_pipeline_tests.live_support import Reply, VenueServer
 
 DAY = date(2024, 6, 1)
 START = start_of(DAY)
@@ -39,17 +40,19 @@ MakeSettings = Callable[..., Settings]
 
 
 @pytest.fixture
-def server() -> Iterator[VenueServer]:
-    with venue_server() as running:
-        running.serve(binance.NAME, {})
-        yield running
+def both() -> Iterator[tuple[VenueServer, BinanceArchive]]:
+    with served_archive() as served_and_read:
+        yield served_and_read
 
 
 @pytest.fixture
-def archive(server: VenueServer) -> Iterator[BinanceArchive]:
-    files = ArchiveFiles(binance.NAME, server.url(binance.NAME), wait=lambda _seconds: None)
-    yield BinanceArchive(files)
-    files.close()
+def server(both: tuple[VenueServer, BinanceArchive]) -> VenueServer:
+    return both[0]
+
+
+@pytest.fixture
+def archive(both: tuple[VenueServer, BinanceArchive]) -> BinanceArchive:
+    return both[1]
 
 
 def piece_of(kind: binance.Kind, symbol: str = "BTC", first: datetime = START) -> Piece:

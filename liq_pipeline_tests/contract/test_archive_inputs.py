@@ -41,8 +41,8 @@ from liq_pipeline.sources.archives.binance import BinanceArchive
 from liq_pipeline.sources.archives.files import ArchiveFiles
 from liq_pipeline.sources.archives.pieces import Absent, Piece
 from liq_pipeline.sources.archives.samples import DEPTH, PREMIUM, SampleKind, Samples, read_samples
-from liq_pipeline_tests.archive_support import publish
-from liq_pipeline_tests.live_support import VenueServer, venue_server
+from liq_pipeline_tests.archive_support import publish, served_archive
+from liq_pipeline_tests.live_support import VenueServer
 
 START = datetime(2024, 6, 1, tzinfo=UTC)
 NOW = datetime(2024, 7, 20, tzinfo=UTC)
@@ -55,17 +55,19 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
-def server() -> Iterator[VenueServer]:
-    with venue_server() as running:
-        running.serve(binance.NAME, {})
-        yield running
+def both() -> Iterator[tuple[VenueServer, BinanceArchive]]:
+    with served_archive() as served_and_read:
+        yield served_and_read
 
 
 @pytest.fixture
-def archive(server: VenueServer) -> Iterator[BinanceArchive]:
-    files = ArchiveFiles(binance.NAME, server.url(binance.NAME), wait=lambda _seconds: None)
-    yield BinanceArchive(files)
-    files.close()
+def server(both: tuple[VenueServer, BinanceArchive]) -> VenueServer:
+    return both[0]
+
+
+@pytest.fixture
+def archive(both: tuple[VenueServer, BinanceArchive]) -> BinanceArchive:
+    return both[1]
 
 
 def piece_of(kind: SampleKind, symbol: str = "BTC") -> Piece:

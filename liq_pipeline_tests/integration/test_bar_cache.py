@@ -178,6 +178,45 @@ def test_a_database_that_went_back_in_time_is_read_whole(conn: psycopg.Connectio
         assert_same(cache.read(conn, of, window_at(T0 + 10)), told(conn, of, window_at(T0 + 10)))
 
 
+def test_no_bit_of_the_file_s_own_description_is_believed_when_damaged(
+    conn: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    """A tick that stumbled over its file would do so for ever; bars in the wrong place would be worse."""
+    luck, of = random.Random(6), scope(conn)
+    cache = BarCache(tmp_path)
+    for number in range(BARS + 2):
+        build(conn, of, T0 - number * STEP, T0, luck)
+    cache.read(conn, of, window_at(T0))
+    tick(conn, of, T0)
+    cache.keep(conn)
+    [file] = tmp_path.iterdir()
+    raw, expected = file.read_bytes(), told(conn, of, window_at(T0 + 10))
+    conn.execute("UPDATE feature_bars SET price_usd = price_usd + 1")  # what is read from the tables now differs
+    assert_same(cache.read(conn, of, window_at(T0 + 10)), expected)
+    from_tables = told(conn, of, window_at(T0 + 10))
+    for place in range(500):
+        damaged = bytearray(raw)
+        damaged[place] ^= 1 << luck.randrange(8)
+        file.write_bytes(damaged)
+        assert_same(cache.read(conn, of, window_at(T0 + 10)), from_tables)
+
+
+def test_what_a_killed_tick_left_half_written_is_written_over(conn: psycopg.Connection[Any], tmp_path: Path) -> None:
+    of, cache = scope(conn), BarCache(tmp_path)
+    build(conn, of, T0, T0, random.Random(7))
+    cache.read(conn, of, window_at(T0))
+    tick(conn, of, T0)
+    cache.keep(conn)
+    [file] = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.rename(tmp_path / f".{file.name}")
+    cache.read(conn, of, window_at(T0))
+    cache.keep(conn)
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert file.read_bytes() == whole
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 def test_another_scope_and_a_window_that_begins_earlier_are_read_whole(
     conn: psycopg.Connection[Any], tmp_path: Path
 ) -> None:

@@ -151,6 +151,12 @@ def test_its_writer_has_a_place_for_dagster_s_tables_though_it_may_make_none(new
         make_for_own_database(Settings(home=new_home, database_url=SecretStr(owner)))  # new passwords, the same place
         with psycopg.connect(server.url("ours"), autocommit=True) as admin:
             admin.execute("DROP SCHEMA ours_dagster CASCADE")
+            admin.execute("ALTER DATABASE ours OWNER TO liq")
+            admin.execute("REVOKE CREATE ON DATABASE ours FROM host")
+        before = path.read_text()
+        with pytest.raises(LiqError, match="may not create roles and schemas"):
+            make_for_own_database(Settings(home=new_home, database_url=SecretStr(owner)))
+        assert path.read_text() == before
         given = dict(line.split("=", 1) for line in path.read_text().splitlines())
         with pytest.raises(LiqError, match="CREATE SCHEMA ours_dagster AUTHORIZATION liq_writer"):
             ensure_storage(given["LIQ_DATABASE_URL"], storage_name("ours"))

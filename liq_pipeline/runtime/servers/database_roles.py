@@ -96,8 +96,12 @@ def make_for_own_database(settings: Settings) -> Path:
     try:
         migrate(owner)
         with connect(owner, application_name="liq roles") as conn:
-            roles.create(conn, writer_password=passwords[roles.WRITER], reader_password=passwords[roles.READER])
-            roles.give_schema(conn, roles.WRITER, dagster_home.storage_name(conn.info.dbname))
+            roles.create(
+                conn,
+                writer_password=passwords[roles.WRITER],
+                reader_password=passwords[roles.READER],
+                writer_schema=dagster_home.storage_name(conn.info.dbname),
+            )
     except psycopg.errors.InsufficientPrivilege as error:
         raise LiqError(
             f"this role may not create roles and schemas ({error.diag.message_primary}): name one that may"

@@ -160,6 +160,33 @@ def flow_sources_fresh(
     return ~np.isnan(age), age
 
 
+@dataclass(frozen=True)
+class _Question:
+    """Which rows of a topic may be fresh at some of the times. kind: of a ratio or a rate; None: the topic has none."""
+
+    scope: Scope
+    topic: str
+    column: str
+    kind: str | None
+    times_us: Integers
+    grace_us: int
+    origins: Origins
+    cut: Cut | None
+
+    @property
+    def max_age_us(self) -> dict[str, int]:
+        """venue -> how old its rows may be."""
+        return {venue: age_us + self.grace_us for venue, age_us in self.scope.max_age_us[self.topic].items()}
+
+    def limits_us(self, of_venue_us: Integers | int, is_archive: Integers, hours: Floats) -> Integers:
+        """How old each row may be. of_venue_us: by its venue; hours: between two settlements."""
+        ages = np.where(is_archive == 1, np.maximum(of_venue_us, ARCHIVE_MAX_AGE_SECONDS * MICROSECONDS), of_venue_us)
+        # History has no rate being accrued: the settled one is in force until the next settlement, for a point too,
+        # whether an archive brought it or a poll before a hole.
+        holds = (is_archive == 1) | (self.grace_us > 0) | self.scope.is_history
+        return ages + np.where(holds, np.rint(hours * _HOUR_US).astype(np.int64), 0)
+
+
 def _levels(
     conn: psycopg.Connection[Any],
     scope: Scope,
@@ -181,11 +208,11 @@ def _levels(
     ):
         value, age = np.full(shape, np.nan), np.full(shape, np.nan)
         for kind in kinds:
+            asked = _Question(scope, topic, column, kind, times_us, grace_us, origins, cut)
             if times_us.size == 1:
-                _take_newest(conn, scope, topic, column, times_us, grace_us, origins, kind, cut, value, age)
+                _take_newest(conn, asked, value, age)
                 continue
-            rows = _rows(conn, scope, topic, column, times_us, grace_us, origins, kind, cut)
-            for symbol, venue, event_us, known_us, max_age_us, numbers in rows:
+            for symbol, venue, event_us, known_us, max_age_us, numbers in _rows(conn, asked):
                 row = as_of(event_us, known_us, times_us, max_age_us)
                 take = (row >= 0) & np.isnan(value[symbol, venue])
                 value[symbol, venue, take] = numbers[row[take]]
@@ -194,107 +221,63 @@ def _levels(
     return values, ages
 
 
-def _take_newest(
-    conn: psycopg.Connection[Any],
-    scope: Scope,
-    topic: str,
-    column: str,
-    times_us: Integers,
-    grace_us: int,
-    origins: Origins,
-    kind: str | None,
-    cut: Cut | None,
-    value: Floats,
-    age: Floats,
-) -> None:
+def _take_newest(conn: psycopg.Connection[Any], asked: _Question, value: Floats, age: Floats) -> None:
     """What as_of gives of every series at one point, where it is not known yet; value, age: (symbols, venues, 1).
 
     A tick over 300 symbols at eight venues reads 2,400 series of some three rows per topic: as one flat array, not as
     2,400 of them.
     """
-    asked = _query(
-        conn, scope, topic, column, times_us, grace_us, origins, kind, cut,
+    scope, now_us = asked.scope, int(asked.times_us[0])
+    found = _fetch(
+        conn,
+        asked,
         "array_agg(s.place), array_agg(v.place)",
         "JOIN unnest(%(symbols)s::text[]) WITH ORDINALITY AS s (symbol, place) USING (symbol)"
-        " JOIN unnest(%(scope_venues)s::text[]) WITH ORDINALITY AS v (venue, place) USING (venue)", "",
-    )  # fmt: skip
-    if asked is None:
+        " JOIN unnest(%(scope_venues)s::text[]) WITH ORDINALITY AS v (venue, place) USING (venue)",
+        "",
+    )
+    if not found or found[0][0] is None:
         return
-    query, parameters, limits = asked
-    columns = fetch_arrays(conn, query, parameters)[0]
-    if columns[0] is None:
-        return
-    symbol, venue, event_us, known_us, is_archive, hours, numbers = columns
+    symbol, venue, event_us, known_us, is_archive, hours, numbers = found[0]
     symbol, venue = symbol - 1, venue - 1
     row = newest_of_series(symbol * len(scope.venues) + venue, event_us, known_us)
-    limit_us = np.array([limits.get(name, 0) for name in scope.venues], dtype=np.int64)[venue[row]]
-    limit_us = _max_ages(scope, limit_us, is_archive[row], hours[row], grace_us)
-    age_us = int(times_us[0]) - event_us[row]
-    row, age_us = row[age_us <= limit_us], age_us[age_us <= limit_us]
-    is_new = np.isnan(value[symbol[row], venue[row], 0])
-    row, age_us = row[is_new], age_us[is_new]
+    of_venue_us = np.array([asked.max_age_us.get(name, 0) for name in scope.venues], dtype=np.int64)[venue[row]]
+    age_us = now_us - event_us[row]
+    is_fresh = age_us <= asked.limits_us(of_venue_us, is_archive[row], hours[row])
+    is_taken = is_fresh & np.isnan(value[symbol[row], venue[row], 0])
+    row, age_us = row[is_taken], age_us[is_taken]
     value[symbol[row], venue[row], 0] = numbers[row]
     age[symbol[row], venue[row], 0] = age_us / MICROSECONDS
 
 
-def _max_ages(scope: Scope, limit_us: Integers | int, is_archive: Integers, hours: Floats, grace_us: int) -> Integers:
-    """How old each row may be. limit_us: of its venue."""
-    ages = np.where(is_archive == 1, np.maximum(limit_us, ARCHIVE_MAX_AGE_SECONDS * MICROSECONDS), limit_us)
-    # History has no rate being accrued: the settled one is in force until the next settlement, for a point too,
-    # whether an archive brought it or a poll before a hole.
-    holds = (is_archive == 1) | (grace_us > 0) | scope.is_history
-    return ages + np.where(holds, np.rint(hours * _HOUR_US).astype(np.int64), 0)
-
-
 def _rows(
-    conn: psycopg.Connection[Any],
-    scope: Scope,
-    topic: str,
-    column: str,
-    times_us: Integers,
-    grace_us: int,
-    origins: Origins,
-    kind: str | None,
-    cut: Cut | None,
+    conn: psycopg.Connection[Any], asked: _Question
 ) -> Iterator[tuple[int, int, Integers, Integers, Integers, Floats]]:
     """Series that may hold a fresh value at some of the times: positions, event and known times, max ages, values."""
-    asked = _query(
-        conn, scope, topic, column, times_us, grace_us, origins, kind, cut,
-        "symbol, venue", "", "GROUP BY symbol, venue",
-    )  # fmt: skip
-    if asked is None:
-        return
-    query, parameters, limits = asked
-    for symbol, venue, event_us, known_us, is_archive, hours, numbers in fetch_arrays(conn, query, parameters):
-        ages = _max_ages(scope, limits[venue], is_archive, hours, grace_us)
+    scope, of_venue = asked.scope, asked.max_age_us
+    for symbol, venue, event_us, known_us, is_archive, hours, numbers in _fetch(
+        conn, asked, "symbol, venue", "", "GROUP BY symbol, venue"
+    ):
+        ages = asked.limits_us(of_venue[venue], is_archive, hours)
         yield scope.symbols.index(symbol), scope.venues.index(venue), event_us, known_us, ages, numbers
 
 
-def _query(
+def _fetch(
     conn: psycopg.Connection[Any],
-    scope: Scope,
-    topic: str,
-    column: str,
-    times_us: Integers,
-    grace_us: int,
-    origins: Origins,
-    kind: str | None,
-    cut: Cut | None,
+    asked: _Question,
     names: LiteralString,
     joins: LiteralString,
     grouping: LiteralString,
-) -> tuple[sql.Composed, dict[str, Any], dict[str, int]] | None:
-    """Rows that may be fresh at some of the times, and each venue's greatest age in us; None: nobody tells."""
-    venues = scope.venues_of(topic)
+) -> list[tuple[Any, ...]]:
+    """The rows as arrays: names, event and known times, whether an archive's, hours of settlement, values."""
+    scope, times_us = asked.scope, asked.times_us
+    venues = scope.venues_of(asked.topic)
     if not venues or not times_us.size:
-        return None
-    limits = {venue: age_us + grace_us for venue, age_us in scope.max_age_us[topic].items()}
-    archive_us = ARCHIVE_MAX_AGE_SECONDS * MICROSECONDS
-    interval = sql.SQL("interval_hours" if kind == "settled" else "0::float8")
+        return []
+    is_settled = asked.kind == "settled"
+    archive_us = ARCHIVE_MAX_AGE_SECONDS * MICROSECONDS if asked.origins != "live" else 0
     # A settled rate holds until the next settlement; between bars nothing newer could have been known of it.
-    reach_us = max(*limits.values(), archive_us if origins != "live" else 0) + (
-        24 * _HOUR_US if kind == "settled" else 0
-    )
+    reach_us = max(*asked.max_age_us.values(), archive_us) + (24 * _HOUR_US if is_settled else 0)
     query = sql.SQL(
         """
         SELECT {names}, array_agg(event_time), array_agg(known_at),
@@ -308,12 +291,12 @@ def _query(
         names=sql.SQL(names),
         joins=sql.SQL(joins),
         grouping=sql.SQL(grouping),
-        interval=interval,
-        column=sql.Identifier(column),
-        table=sql.Identifier(topic),
-        cut=_cut_join(cut),
-        kind=sql.SQL("") if kind is None else sql.SQL("AND kind = {}").format(sql.Literal(kind)),
-        origins=_ORIGIN_FILTER[origins],
+        interval=sql.SQL("interval_hours" if is_settled else "0::float8"),
+        column=sql.Identifier(asked.column),
+        table=sql.Identifier(asked.topic),
+        cut=_cut_join(asked.cut),
+        kind=sql.SQL("") if asked.kind is None else sql.SQL("AND kind = {}").format(sql.Literal(asked.kind)),
+        origins=_ORIGIN_FILTER[asked.origins],
     )
     parameters = {
         "world": scope.world,
@@ -322,9 +305,9 @@ def _query(
         "scope_venues": list(scope.venues),
         "first": _time(int(times_us[0]) - reach_us - 1),
         "last": _time(int(times_us[-1])),
-        **_cut_parameters(conn, cut, topic),
+        **_cut_parameters(conn, asked.cut, asked.topic),
     }
-    return query, parameters, limits
+    return fetch_arrays(conn, query, parameters)
 
 
 def _liquidated(

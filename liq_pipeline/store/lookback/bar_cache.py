@@ -20,7 +20,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +35,13 @@ from liq_pipeline.store.lookback import market_lookback
 from liq_pipeline.store.lookback.archive_bars import BAR_COLUMNS
 from liq_pipeline.store.lookback.market_lookback import LONG_COLUMNS
 
-FORMAT: Final = 1
-"""Of the file; part of its header."""
+FORMAT: Final = 2
+"""Of the file; part of its header's scope."""
 _FILES_KEPT: Final = 4
 """Of the worlds that were last active."""
+_CHECKSUM_BYTES: Final = 4
 _LENGTH_BYTES: Final = 8
+"""A file: checksum of all that follows, length of the header, the header as JSON, the arrays."""
 log = logging.getLogger(__name__)
 
 
@@ -131,20 +132,21 @@ class BarCache:
     def _open(self, conn: psycopg.Connection[Any], scope: Scope) -> tuple[Window, memoryview] | None:
         """What the file says it is, and its arrays; None if it is not to be believed."""
         try:
-            raw = self._path(scope.world).read_bytes()
-            length = int.from_bytes(raw[:_LENGTH_BYTES], "big")
-            header = json.loads(raw[_LENGTH_BYTES : _LENGTH_BYTES + length])
-            seen = Window(*(int(header["window"][name]) for name in ("first", "last", "whole_from", "built_by")))
-        except (OSError, ValueError, KeyError, TypeError):
-            return None  # there is none, or it is not ours
-        payload = memoryview(raw)[_LENGTH_BYTES + length :]
-        if (
-            header["scope"] != _scope_of(scope)
-            or header["checksum"] != zlib.crc32(payload)
-            or header["tick"] != _tick_at(conn, scope.world, seen.built_by)
-        ):
+            raw = memoryview(self._path(scope.world).read_bytes())
+        except OSError:
+            return None  # there is none
+        content = raw[_CHECKSUM_BYTES:]
+        # First of all: nothing of a damaged file is read, its own description included.
+        if len(raw) < _CHECKSUM_BYTES + _LENGTH_BYTES or _number(raw[:_CHECKSUM_BYTES]) != zlib.crc32(content):
             return None
-        return seen, payload
+        length = _number(content[:_LENGTH_BYTES])
+        header = json.loads(bytes(content[_LENGTH_BYTES : _LENGTH_BYTES + length]))
+        if header["scope"] != _scope_of(scope):
+            return None
+        seen = Window(**header["window"])
+        if header["tick"] != _tick_at(conn, scope.world, seen.built_by):
+            return None
+        return seen, content[_LENGTH_BYTES + length :]
 
     def _load(self, conn: psycopg.Connection[Any], scope: Scope, window: Window) -> tuple[BarArrays, Window] | None:
         """Bars as the tick that wrote the file saw them, moved to the window; None if that cannot be done."""
@@ -173,26 +175,24 @@ class BarCache:
             np.ascontiguousarray(getattr(bars, name)[..., 0 if name in LONG_COLUMNS else window.whole_index :])
             for name in _in_order()
         ]
+        header = json.dumps({"scope": _scope_of(scope), "window": vars(window), "tick": tick}).encode()
+        pieces: list[bytes | memoryview] = [
+            len(header).to_bytes(_LENGTH_BYTES, "big"),
+            header,
+            *(part.data for part in parts),
+        ]
         checksum = 0
-        for part in parts:
-            checksum = zlib.crc32(part.data, checksum)
-        header = json.dumps(
-            {"scope": _scope_of(scope), "window": vars(window), "tick": tick, "checksum": checksum}
-        ).encode()
+        for piece in pieces:
+            checksum = zlib.crc32(piece, checksum)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._path(scope.world)
-        # Not flushed to the disk: a file that a power cut leaves torn has a wrong checksum.
-        descriptor, name = tempfile.mkstemp(dir=self._folder, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(len(header).to_bytes(_LENGTH_BYTES, "big"))
-                file.write(header)
-                for part in parts:
-                    file.write(part.data)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        # One name: ticks of a world take turns, and what a killed one left is written over. Not flushed to the disk: a
+        # file that a power cut leaves torn has a wrong checksum.
+        beside = path.with_name(f".{path.name}")
+        with open(beside, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(checksum.to_bytes(_CHECKSUM_BYTES, "big"))
+            file.writelines(pieces)
+        os.replace(beside, path)
         files = sorted(self._folder.glob("bars-*"), key=lambda one: one.stat().st_mtime)
         for old in files[:-_FILES_KEPT]:
             old.unlink(missing_ok=True)
@@ -204,6 +204,10 @@ def _column(payload: memoryview, start: int, bars: BarArrays, name: str, count: 
     shape = (*like.shape[:2], count)
     stop = start + int(np.prod(shape)) * like.itemsize
     return np.frombuffer(payload[start:stop], dtype=like.dtype).reshape(shape), stop
+
+
+def _number(raw: memoryview) -> int:
+    return int.from_bytes(raw, "big")
 
 
 def _in_order() -> tuple[str, ...]:

@@ -30,24 +30,33 @@ RESTRICTED_FUNCTIONS: Final = (
 """Run as the owner; the writer may call them, the reader may not. They exist where TimescaleDB does."""
 
 
-def create(conn: Connection, *, writer_password: str | None = None, reader_password: str | None = None) -> list[str]:
+def create(
+    conn: Connection,
+    *,
+    writer_password: str | None = None,
+    reader_password: str | None = None,
+    writer_schema: str | None = None,
+) -> list[str]:
     """Create the roles whose password is given, or give them that password; grant their rights. Returns their names.
 
-    Needs a role that may create roles, once; nothing afterwards does. The server sees SCRAM verifiers only, so no
-    password can end in its log. Commits.
+    writer_schema: made for the writer to own, who may create none. Needs a role that may create roles, once; nothing
+    afterwards does. The server sees SCRAM verifiers only, so no password can end in its log. Commits all of it or
+    nothing: a new password that nobody was told would lock out what runs.
     """
     done = []
     for role, password in ((WRITER, writer_password), (READER, reader_password)):
         if password is not None:
             create_login(conn, role, password)
             done.append(role)
+    if writer_schema is not None:
+        _give_schema(conn, WRITER, writer_schema)
     grant(conn)
     conn.commit()
     return done
 
 
-def give_schema(conn: Connection, role: str, schema: str) -> None:
-    """Make a schema in this database that the role owns, unless it is there: a role without CREATE cannot. Commits."""
+def _give_schema(conn: Connection, role: str, schema: str) -> None:
+    """Make a schema in this database that the role owns, unless it is there."""
     if conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
         owner = sql.Identifier(role)
         is_superuser = _is_superuser(conn)
@@ -56,7 +65,6 @@ def give_schema(conn: Connection, role: str, schema: str) -> None:
         conn.execute(sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}").format(sql.Identifier(schema), owner))
         if not is_superuser:
             conn.execute(sql.SQL("REVOKE {} FROM CURRENT_USER").format(owner))
-    conn.commit()
 
 
 def create_login(conn: Connection, role: str, password: str) -> None:
