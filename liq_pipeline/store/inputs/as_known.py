@@ -175,8 +175,9 @@ class _Question:
 
     @property
     def max_age_us(self) -> dict[str, int]:
-        """venue -> how old its rows may be."""
-        return {venue: age_us + self.grace_us for venue, age_us in self.scope.max_age_us[self.topic].items()}
+        """venue -> how old its rows may be; empty where nobody in this world tells the topic."""
+        of_venues = self.scope.max_age_us.get(self.topic, {})
+        return {venue: age_us + self.grace_us for venue, age_us in of_venues.items()}
 
     def limits_us(self, of_venue_us: Integers | int, is_archive: Integers, hours: Floats) -> Integers:
         """How old each row may be. of_venue_us: by its venue; hours: between two settlements."""
