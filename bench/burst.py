@@ -130,9 +130,9 @@ class Venues:
         if path.endswith("openInterest"):
             return Reply({"symbol": f"{coin}USDT", "time": now,
                           "openInterest": f"{self._market.interest('binance', coin, now):.3f}"})  # fmt: skip
-        if "startTime" not in query:
+        if not path.endswith(("openInterestHist", "markPriceKlines", "fundingRate", "Ratio")):
             return None
-        times = _times(query["startTime"], query["endTime"], query["limit"], path.endswith("fundingRate"))
+        times = _times(query.get("startTime"), query.get("endTime"), query, path.endswith("fundingRate"), now)
         return Reply([self._binance_row(path, coin, at) for at in times])
 
     def _binance_row(self, path: str, coin: str, at: int) -> Any:
@@ -159,9 +159,9 @@ class Venues:
         if path.endswith("tickers"):
             return reply([self._bybit_ticker(one, now) for one in ([coin] if coin else self._market.coins)])
         start, end = query.get("startTime", query.get("start")), query.get("endTime", query.get("end"))
-        if start is None or end is None:
+        if not path.endswith(("open-interest", "mark-price-kline", "funding/history", "account-ratio")):
             return None
-        times = _times(start, end, query["limit"], path.endswith("funding/history"))
+        times = _times(start, end, query, path.endswith("funding/history"), now)
         return reply([self._bybit_row(path, coin, at) for at in reversed(times)])
 
     def _bybit_ticker(self, coin: str, now: int) -> dict[str, str]:
@@ -182,9 +182,15 @@ class Venues:
         return {"symbol": f"{coin}USDT", "buyRatio": "0.5", "sellRatio": "0.5", "timestamp": str(at)}
 
 
-def _times(start: str, end: str, limit: str, is_funding: bool) -> list[int]:
-    step = 8 * HOUR_MS if is_funding else STEP_MS
-    return list(range(-(-int(start) // step) * step, int(end) + 1, step))[: int(limit)]
+def _times(start: str | None, end: str | None, query: dict[str, str], is_funding: bool, now: int) -> list[int]:
+    """Points of the venue's grid, rising; where no start is asked for, the newest ones.
+
+    The recorded frames' own stamps of years ago would make a hole of years, and its healing the load of this bench.
+    """
+    step, limit = 8 * HOUR_MS if is_funding else STEP_MS, int(query.get("limit", "1"))
+    last = min(int(end or now), now)
+    first = (last // step - limit + 1) * step if start is None else -(-int(start) // step) * step
+    return list(range(first, last + 1, step))[:limit]
 
 
 class Arrivals:

@@ -148,7 +148,7 @@ def heal(
         result.permanent += _close_what_nobody_serves(conn, unhealed)
         open_gaps = [gap for gap in gaps.unhealed(conn, world.name) if gap.topic in SERIES_TOPICS]
         conn.commit()
-        asked = _load(settings, database_url, bootstrap_servers, open_gaps, result)
+        asked = _load(settings, database_url, bootstrap_servers, open_gaps, moment, result)
         if result.records:
             servers, prefix = bootstrap_servers, settings.kafka_topic_prefix
             with Lander(database_url, servers, prefix, consumer=LANDING_CONSUMER) as lander:
@@ -187,6 +187,7 @@ def _load(
     database_url: str,
     bootstrap_servers: str,
     open_gaps: Sequence[StoredGap],
+    now: datetime,
     result: HealResult,
 ) -> dict[int, _Asked]:
     """Send what the sources still serve of the gaps to Kafka, all sources at once; what became of each gap."""
@@ -208,7 +209,7 @@ def _load(
         publisher = Publisher(producer)
 
         def of_source(name: str) -> dict[int, _Asked]:
-            return _load_source(in_force[name], settings, database_url, publisher, by_source[name], result)
+            return _load_source(in_force[name], settings, database_url, publisher, by_source[name], now, result)
 
         for answers in executor.map(of_source, by_source):
             asked |= answers
@@ -221,6 +222,7 @@ def _load_source(
     database_url: str,
     publisher: Publisher,
     open_gaps: Sequence[StoredGap],
+    now: datetime,
     result: HealResult,
 ) -> dict[int, _Asked]:
     asked: dict[int, _Asked] = {}
@@ -258,7 +260,9 @@ def _load_source(
                     key = f"{source.name} {name}"
                     result.records[key] = result.records.get(key, 0) + len(kept)
 
-            first = floor_to_step(min(start for start, _ in spans), history.step)
+            # One row with a stamp of years ago makes a hole of years: what the venue does not serve is not asked for.
+            served_from = floor_to_step(now - history.reaches_back, history.step) + history.step
+            first = max(floor_to_step(min(start for start, _ in spans), history.step), served_from)
             last = floor_to_step(max(end for _, end in spans), history.step) + history.step
             reader.pages(history, instruments[symbol], first, last, is_wanted, take)
             asked |= {gap.gap_id: _Asked(history=history) for gap in of_series}

@@ -44,6 +44,7 @@ class Installation:
 
     def environment(self) -> dict[str, str]:
         given = {**os.environ, "LIQ_HOME": str(self.home.path), "COINGECKO_API_KEY": "a key with $ and '"}
+        given["LIQ_SYMBOLS"] = "BTC"  # the history of a second coin would be copied and compared to no purpose
         return given | {f"LIQ_{name.upper()}_PORT": str(port) for name, port in self.ports.items()}
 
     def liq(self, *arguments: str) -> subprocess.CompletedProcess[str]:

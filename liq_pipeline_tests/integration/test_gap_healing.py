@@ -338,6 +338,21 @@ def test_a_venue_that_was_silent_while_others_spoke(installation: Installation) 
     assert after[0]["coverage"] == pytest.approx(0.8)
 
 
+def test_of_a_hole_of_years_only_what_the_venue_serves_is_asked_for(installation: Installation) -> None:
+    """One row with a stamp of years ago, or a machine that was off for as long: not 235 pages, but those of 30 days."""
+    with connect(installation.database_url) as conn:
+        worlds.register(conn, real_world(installation.settings), activate=True)
+    for moment in (START - timedelta(days=400), START):
+        installation.send([one for one in polled("bybit", moment) if isinstance(one, LongShortRatio)])
+    installation.venues.asked.clear()
+    installation.heal(NOW)
+    reach, page = timedelta(days=30), timedelta(minutes=5 * 490)
+    asked = installation.venues.asked.count(("bybit", "/v5/market/account-ratio"))
+    assert 0 < asked <= reach / page + 1
+    stored = installation.rows("SELECT min(event_time) FROM long_short_ratio WHERE origin = 'archive'")[0]["min"]
+    assert NOW - reach <= stored <= NOW - reach + 2 * timedelta(minutes=5)
+
+
 def test_a_hole_in_kafkas_own_log_is_closed_as_gone_with_its_reason(installation: Installation) -> None:
     installation.start()
     with connect(installation.database_url) as conn:
