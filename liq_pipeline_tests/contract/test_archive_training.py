@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 from dagster import DagsterInstance, MultiPartitionKey, materialize
 
@@ -24,12 +26,15 @@ from liq_pipeline.evaluation.archive.market import LEADER_FEATURES, load_quarter
 from liq_pipeline.evaluation.archive.months import facts_of, load_span
 from liq_pipeline.evaluation.archive.plan import Plan, Quarter, months_between, training_folder
 from liq_pipeline.evaluation.archive.run import Done, Manner, train
+from liq_pipeline.evaluation.models.shadow import extend_shadows
 from liq_pipeline.evaluation.panels.as_bars import bars_of
 from liq_pipeline.evaluation.panels.panel import VALUE_COLUMNS, Panel
+from liq_pipeline.pipeline import models
 from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.scoring.probability import FEATURES, MARKET_FEATURES, feature_arrays, load_model, shipped_model
 from liq_pipeline.settings import Settings, SourceSettings
 from liq_pipeline.sources.archives import binance
+from liq_pipeline_tests.scoring_support import START, Feed, make_world, write
 
 SYMBOLS = ("BTC", "WIF")
 FIRST, LAST = generated.start_of("2024-01-01"), generated.start_of("2024-04-20")
@@ -200,6 +205,30 @@ def test_killed_at_any_moment_the_same_command_makes_the_same_candidate(
     (candidate,) = (home / "candidates").glob("*[0-9a-f].json")
     assert candidate.name == done.candidate_file.name
     assert candidate.read_bytes() == done.candidate_file.read_bytes()
+
+
+def test_the_candidate_goes_through_shadow_promotion_and_back_like_any_other(
+    trained: tuple[Plan, Done, list[str]], database_url: str
+) -> None:
+    _, done, _ = trained
+    model = load_model(done.candidate_file)
+    last = START + timedelta(days=8)
+    with psycopg.connect(database_url, options="-c timezone=UTC") as conn:
+        world = make_world(conn, "recorded/archive", cadence_seconds=300)
+        write(conn, Feed(world.name, ("BTC", "WIF"), ("alpha", "beta"), START, last))
+        models.register_shipped(conn)
+        models.add_candidate(conn, model, "trained on archives of BTC, WIF")
+        assert models.model_in_force(conn) == shipped_model(), "a candidate is silent"
+        assert extend_shadows(conn, world, Settings(), last).models == 2
+        told = conn.execute(
+            "SELECT count(cascade_probability_4h) FROM shadow_probabilities WHERE model_id = %s", [model.model_id]
+        ).fetchone()
+        assert told is not None
+        assert told[0] > 0
+        assert models.promote(conn, model.model_id, "better here") == shipped_model().model_id
+        assert models.model_in_force(conn) == model
+        assert models.rollback(conn, "worse after all") == (model.model_id, shipped_model().model_id)
+        assert models.model_in_force(conn) == shipped_model()
 
 
 def test_too_little_to_learn_from_and_an_archive_that_is_down_are_sentences(
