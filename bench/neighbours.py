@@ -23,8 +23,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from multiprocessing import get_context
 
 import psutil
 import psycopg
@@ -150,27 +152,44 @@ def _open_transaction(made: Installation) -> Iterator[None]:
 
 
 def _bombs(made: Installation, size: int) -> int:
-    """Send one in each codec on each topic; how many the broker took."""
-    sent = 0
-    for codec in CODECS:
-        producer = KafkaProducer(
-            bootstrap_servers=f"127.0.0.1:{made.ports['kafka']}", compression_type=codec, max_request_size=2**31 - 1,
-        )  # fmt: skip
-        taken: dict[str, int] = {}
-        for topic in IN_TOPICS:
-            now = min(taken.values(), default=size)
-            while topic not in taken and now > 1_000_000:
-                try:
-                    producer.send(wire_name(topic, ""), bytes(now), partition=0).get(120)
-                    taken[topic] = now
-                    sent += 1
-                except KafkaError:
-                    now //= 2
-        producer.close()
-        print(
-            f"bombs: {codec}: {len(taken)} topics, {min(taken.values(), default=0) / 1e6:.0f} MB unpacked", flush=True
-        )
-    return sent
+    """Send one in each codec on each topic; how many the broker took.
+
+    From a process that yields to all others: on a real cluster packing a gigabyte costs somebody else's machine.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=os.nice, initargs=(19,)) as elsewhere:
+        told = [elsewhere.submit(_bombs_of, made.ports["kafka"], codec, size) for codec in CODECS]
+        taken = dict(zip(CODECS, (one.result() for one in told), strict=True))
+    for codec, sizes in taken.items():
+        least = min(sizes, default=0) / 1e6
+        print(f"bombs: {codec}: {len(sizes)} topics, {least:.0f} MB unpacked", flush=True)
+    return sum(len(sizes) for sizes in taken.values())
+
+
+def _bombs_of(port: int, codec: str, size: int) -> list[int]:
+    """Bytes that the message on each topic unpacks to, where one was taken."""
+    taken: list[int] = []
+    for topic in IN_TOPICS:
+        now = min(taken, default=size)
+        while now > 1_000_000 and not _took(port, codec, topic, now):
+            now //= 2
+        if now > 1_000_000:
+            taken.append(now)
+    return taken
+
+
+def _took(port: int, codec: str, topic: str, size: int) -> bool:
+    """Whether the broker took a message of so many zeros. A producer whose message was refused sends nothing more."""
+    producer = KafkaProducer(
+        bootstrap_servers=f"127.0.0.1:{port}", compression_type=codec, max_request_size=2**31 - 1, retries=0,
+        enable_idempotence=False,
+    )  # fmt: skip
+    try:
+        producer.send(wire_name(topic, ""), bytes(size), partition=0).get(120)
+    except KafkaError:
+        return False
+    finally:
+        producer.close(5)
+    return True
 
 
 def _stop(made: Installation, name: str) -> float:
