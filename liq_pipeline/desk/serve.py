@@ -82,7 +82,7 @@ def _raise_socket_limit() -> None:
 
 
 def _one_arena() -> None:
-    """Let all threads take memory from one heap: with one each, twenty readers of 90 days left 165 MB, so 135."""
+    """Let all threads take memory from one heap: with one each, twenty readers of 90 days left 165 MB, so 147."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries than glibc have none, and no arenas
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)

@@ -261,8 +261,7 @@ def _load_source(
                     result.records[key] = result.records.get(key, 0) + len(kept)
 
             # One row with a stamp of years ago makes a hole of years: what the venue does not serve is not asked for.
-            served_from = floor_to_step(now - history.reaches_back, history.step) + history.step
-            first = max(floor_to_step(min(start for start, _ in spans), history.step), served_from)
+            first = max(floor_to_step(min(start for start, _ in spans), history.step), _served_from(history, now))
             last = floor_to_step(max(end for _, end in spans), history.step) + history.step
             reader.pages(history, instruments[symbol], first, last, is_wanted, take)
             asked |= {gap.gap_id: _Asked(history=history) for gap in of_series}
@@ -289,7 +288,8 @@ def _settle(
     series = _series_of(settings, world, gap.venue or "", gap.topic or "", gap.kind)
     left = find_holes(conn, world.name, [series], [gap.symbol or ""], start, end)
     missing = [(max(hole.from_time, start), min(hole.to_time, end)) for hole in left]
-    reason = _why_never(asked, end, start, now) if asked is not None else None
+    if asked is not None and asked.history is not None:
+        missing = _cut_at(_served_from(asked.history, now), missing)
     parts = _parts(start, end, missing)
     for number, (first, last, is_missing) in enumerate(parts):
         number_of_gap = gap.gap_id
@@ -304,15 +304,28 @@ def _settle(
         if not is_missing:
             gaps.mark_healed(conn, number_of_gap)
             result.healed += 1
-        elif reason is not None:
+        elif (reason := None if asked is None else _why_never(asked, end, start, now, last)) is not None:
             gaps.mark_permanent(conn, number_of_gap, reason)
             result.permanent += 1
         else:
             result.left_open += 1
 
 
-def _why_never(asked: _Asked, end: datetime, start: datetime, now: datetime) -> str | None:
-    """Why what is still missing will never come; None: it may."""
+def _served_from(history: History, now: datetime) -> datetime:
+    """The first row that the venue still serves of it; nothing before is asked for."""
+    return floor_to_step(now - history.reaches_back, history.step) + history.step
+
+
+def _cut_at(moment: datetime, missing: Sequence[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
+    """The same stretches, the one that the moment lies in as two: of its halves there is a different thing to say."""
+    cut = []
+    for first, last in missing:
+        cut += [(first, moment), (moment, last)] if first < moment < last else [(first, last)]
+    return cut
+
+
+def _why_never(asked: _Asked, end: datetime, start: datetime, now: datetime, missing_to: datetime) -> str | None:
+    """Why what is still missing of the gap, up to missing_to, will never come; None: it may."""
     if asked.failed:
         return None
     if asked.history is None:
@@ -322,7 +335,7 @@ def _why_never(asked: _Asked, end: datetime, start: datetime, now: datetime) -> 
         return None  # the venue may not have published it yet
     if end - start < history.step:
         return f"shorter than the {history.step.total_seconds() / 60:g} min between two values of the venue's history"
-    if end < now - history.reaches_back:
+    if missing_to <= _served_from(history, now):
         return f"older than the {history.reaches_back.days} days that the venue serves"
     return NOTHING_THERE
 

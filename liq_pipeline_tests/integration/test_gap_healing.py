@@ -351,6 +351,10 @@ def test_of_a_hole_of_years_only_what_the_venue_serves_is_asked_for(installation
     assert 0 < asked <= reach / page + 1
     stored = installation.rows("SELECT min(event_time) FROM long_short_ratio WHERE origin = 'archive'")[0]["min"]
     assert NOW - reach <= stored <= NOW - reach + 2 * timedelta(minutes=5)
+    # What was never asked for is not said to be missing at the venue.
+    old = installation.rows("SELECT * FROM ingest_gaps WHERE kind = 'accounts' AND is_permanent ORDER BY to_time")[-1]
+    assert old["to_time"] <= NOW - reach + 2 * timedelta(minutes=5)
+    assert old["permanent_reason"] == "older than the 30 days that the venue serves"
 
 
 def test_a_hole_in_kafkas_own_log_is_closed_as_gone_with_its_reason(installation: Installation) -> None:
