@@ -100,13 +100,17 @@ class LeanRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the librar
         """Up to n messages; the next fetch begins behind the last, be it in the middle of its batch.
 
         A batch that cannot be taken apart is passed over, and the room is told. What was taken before another error
-        comes first; the error is raised by the next call. Raises RoomSpentError where no batch may be opened now.
+        comes first; the error is raised by the next call. Raises RoomSpentError where no batch may be opened now; not
+        after one was passed over: the library takes over where reading goes on from what returns only, and would
+        fetch that batch again, for ever.
         """
         self._maybe_raise_next_inline_exception()
         taken: list[Any] = []
+        begun_at = self.next_fetch_offset
         try:
             while n is None or len(taken) < n:
-                if self._messages is None and not self._open_next(is_first=not taken):
+                has_moved = bool(taken) or self.next_fetch_offset != begun_at
+                if self._messages is None and not self._open_next(has_moved=has_moved):
                     break
                 try:
                     taken.extend(islice(self._messages or (), None if n is None else n - len(taken)))
@@ -130,10 +134,10 @@ class LeanRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the librar
         place = TopicPartition(self.topic_partition.topic, self.topic_partition.partition)
         self.room.passed_over.append(PassedOver(place, first, self._batch.next_offset, why))
 
-    def _open_next(self, *, is_first: bool) -> bool:
+    def _open_next(self, *, has_moved: bool) -> bool:
         """Open the next batch that is for us; False if there is none, or none may be opened in this poll."""
         if self.room.is_spent:
-            if is_first:
+            if not has_moved:
                 raise RoomSpentError
             return False
         batch = self._batches.next_batch()

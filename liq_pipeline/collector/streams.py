@@ -201,8 +201,8 @@ class StreamReader(threading.Thread):
         if self._stream.unpack is not None and isinstance(frame, bytes):
             try:
                 frame = self._stream.unpack(frame)
-            except (OSError, EOFError, zlib.error) as error:
-                self._note(f"a frame cannot be unpacked ({type(error).__name__})")
+            except zlib.error as error:
+                self._note(f"a frame cannot be unpacked ({error})")
                 return
         if self._on_frame is not None:
             self._on_frame(self._source.name, now, frame)

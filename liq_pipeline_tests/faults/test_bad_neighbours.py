@@ -14,11 +14,13 @@ import pytest
 from kafka import KafkaProducer
 from psycopg.rows import dict_row
 
+from liq_pipeline.bus import unpack
 from liq_pipeline.bus.codec import MAX_VALUE_BYTES, encode
 from liq_pipeline.bus.held import Held
 from liq_pipeline.bus.reader import Partition
 from liq_pipeline.bus.topics import IN_TOPICS, PARTITIONS, wire_name
-from liq_pipeline.bus.uncompress import MAX_UNPACKED_BYTES
+from liq_pipeline.bus.uncompress import MAX_UNPACKED_BYTES, uncompress
+from liq_pipeline.defs.live import due
 from liq_pipeline.domain.records import Watermark
 from liq_pipeline.domain.worlds import Manifest, World
 from liq_pipeline.operations.status import Status, _read_held
@@ -223,6 +225,63 @@ def test_a_message_that_unpacks_to_more_than_memory_is_passed_over_and_told(
         assert select(
             database_url, "SELECT DISTINCT reason_code, is_cut, octet_length(value_bytes) FROM dead_letters"
         ) == [("too_large", True, dead_letters.KEPT_BYTES)]
+
+
+def test_bombs_at_the_start_of_a_fetch_are_passed_over_once_each(
+    kafka_server: str, topic_prefix: str, database_url: str, ours: KafkaProducer
+) -> None:
+    """Nothing lies before them that could be taken first: they were fetched again until the tick's time was up, and
+    each tick came past one of them only."""
+    bomb = KafkaProducer(bootstrap_servers=kafka_server, compression_type="zstd", max_request_size=2**30)
+    names = [wire_name(topic, topic_prefix) for topic in ("prices", "open_interest")]
+    for name in names:
+        for _ in range(3):
+            bomb.send(name, bytes(2 * MAX_UNPACKED_BYTES), partition=0).get(60)
+    bomb.close()
+    ours.send(names[0], encode(price(1)), partition=0).get(30)
+    with Lander(database_url, kafka_server, topic_prefix) as lander:
+        result = lander.land_to_end(60)
+    assert (result.rows_landed, result.reached_end, result.gaps) == (1, True, 6)
+    found = select(database_url, "SELECT source, from_offset, to_offset FROM ingest_gaps ORDER BY source, from_offset")
+    assert found == [
+        (f"kafka:{topic}[0]", offset, offset + 1) for topic in ("open_interest", "prices") for offset in range(3)
+    ]
+
+
+def test_the_sensor_opens_a_bomb_once_and_knows_the_newest_time(
+    kafka_server: str, topic_prefix: str, ours: KafkaProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks four times a second at the last fifty messages; four bombs among them cost it 0.3 s at each look."""
+    opened: list[int] = []
+
+    def opening(codec: int, packed: memoryview) -> bytes:
+        opened.append(codec)
+        return uncompress(codec, packed)
+
+    monkeypatch.setattr(unpack, "uncompress", opening)
+    before = send_watermarks(ours, topic_prefix, 0)
+    bomb = KafkaProducer(bootstrap_servers=kafka_server, compression_type="zstd", max_request_size=2**30)
+    for place in due._PEEKS:
+        bomb.send(wire_name(place.topic, topic_prefix), bytes(2 * MAX_UNPACKED_BYTES), partition=place.partition)
+    bomb.flush()
+    bomb.close()
+    clock = due.BusClock(kafka_server, topic_prefix)
+    try:
+        for _ in range(2):
+            assert clock_of(clock, WORLD.name) == before
+        after = send_watermarks(ours, topic_prefix, 10)
+        assert clock_of(clock, WORLD.name) == after
+        assert len(opened) == len(due._PEEKS)
+        assert clock_of(clock, "simulated/another") is None
+        assert clock_of(clock, WORLD.name) == after
+    finally:
+        clock.close()
+
+
+def clock_of(clock: due.BusClock, world: str) -> datetime | None:
+    state = clock.read(world)
+    assert state is not None
+    return state.clock
 
 
 def test_many_small_bombs_do_not_hold_one_poll(kafka_server: str, topic_prefix: str, database_url: str) -> None:

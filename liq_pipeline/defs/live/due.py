@@ -48,19 +48,24 @@ class _Look:
 
 @dataclass(frozen=True)
 class BusState:
-    """clock: the newest watermark among the newest messages, if there is one. ends: where each partition ends."""
+    """clock: the newest watermark that was read, if there is one. ends: where each partition ends."""
 
     clock: datetime | None
     ends: dict[Partition, int]
 
 
 class BusClock:
-    """The newest watermark in Kafka, ahead of what has landed. Connects when first asked, and anew after an error."""
+    """The newest watermark in Kafka, ahead of what has landed. Connects when first asked, and anew after an error.
+
+    What it has read it does not read again: a batch that unpacks to much costs one look its time, not each of the next
+    fifty messages' looks.
+    """
 
     def __init__(self, bootstrap_servers: str, topic_prefix: str) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._topic_prefix = topic_prefix
         self._reader: TopicReader | None = None
+        self._forget()
 
     def read(self, world: str) -> BusState | None:
         """How far the world has come in Kafka; None if Kafka does not answer in time."""
@@ -72,10 +77,16 @@ class BusClock:
 
     def close(self) -> None:
         """Disconnect."""
+        self._forget()
         if self._reader is not None:
             with contextlib.suppress(Exception):
                 self._reader.close()
             self._reader = None
+
+    def _forget(self, world: str | None = None) -> None:
+        self._world = world
+        self._newest: datetime | None = None
+        self._read_to: dict[Partition, int] = {}
 
     def _read(self, world: str) -> BusState:
         if self._reader is None:
@@ -87,9 +98,14 @@ class BusClock:
             )
         bounds = self._reader.bounds()
         ends = {partition: bound.end for partition, bound in bounds.items()}
-        peeks = {place: max(bounds[place].begin, bounds[place].end - _PEEK_MESSAGES) for place in _PEEKS}
+        # An end before what was read: these are other logs, made anew under the same names.
+        if world != self._world or any(offset > ends[place] for place, offset in self._read_to.items()):
+            self._forget(world)
+        peeks = {
+            place: max(bounds[place].begin, bounds[place].end - _PEEK_MESSAGES, self._read_to.get(place, 0))
+            for place in _PEEKS
+        }
         self._reader.seek({**ends, **peeks})
-        newest: datetime | None = None
         deadline = time.monotonic() + DEADLINE_SECONDS
         while any(self._reader.position(place) < ends[place] for place in _PEEKS) and time.monotonic() < deadline:
             for place, messages in self._reader.poll(len(_PEEKS) * _PEEK_MESSAGES, POLL_SECONDS).items():
@@ -98,9 +114,10 @@ class BusClock:
                     with contextlib.suppress(DecodeError):
                         mark = decode(place.topic, message.value, message.headers, None)
                         if isinstance(mark, Watermark) and mark.world == world:
-                            newest = mark.watermark if newest is None else max(newest, mark.watermark)
+                            self._newest = max(self._newest or mark.watermark, mark.watermark)
             self._reader.passed_over()  # landing records it
-        return BusState(newest, ends)
+        self._read_to = {place: self._reader.position(place) for place in _PEEKS}
+        return BusState(self._newest, ends)
 
 
 def wait_for_due(

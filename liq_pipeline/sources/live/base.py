@@ -309,7 +309,7 @@ class Stream:
     path: for the instruments wanted. subscribe: messages to send after connecting. parse: one decoded message.
     ping: a text the venue wants to hear in a quiet connection (beside websocket pings), or None.
     answer: what the venue wants to hear after a message of its own (a ping in its own words), or None.
-    unpack: of a binary frame, for venues that compress; None: frames are texts.
+    unpack: of a binary frame, for venues that compress, with a bound; raises zlib.error. None: frames are texts.
     subscribe_every_seconds: the pause between two messages of `subscribe` where the venue counts them.
     most_instruments: how many one connection may follow; what is more is left to the list, which then proves the feed.
     ids_are_the_lists: the list of `event_feeds` gives an event the same id. Where it does not, only one of the two

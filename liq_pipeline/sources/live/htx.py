@@ -12,7 +12,7 @@ frames are gzip, its pings are messages of its own ({"op": "ping"}), and who doe
 
 from __future__ import annotations
 
-import gzip
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -31,6 +31,10 @@ REQUESTS = Limit("htx", 50, 10)
 COST = {REQUESTS.scope: 1}
 TURNOVER_TOLERANCE = 0.1
 """The turnover may be at fill prices; a wrong size of a contract is off by a factor of ten at least."""
+MAX_UNPACKED_BYTES = 16 * 1024 * 1024
+"""Of one frame: 16 times what a connection takes packed, in which gzip can hold a gigabyte. Recorded ones have 1 kB."""
+_GZIP = 31
+"""What zlib calls a stream with gzip's header."""
 
 
 def classify(status: int, payload: Any) -> SourceError | None:
@@ -81,6 +85,16 @@ def _liquidations(payload: Any, reading: Reading) -> None:
         )
 
     reading.each(payload["data"], row)
+
+
+def unpack(frame: bytes) -> bytes:
+    """The text behind a frame. Raises zlib.error where it is not gzip, cut short or past MAX_UNPACKED_BYTES."""
+    stream = zlib.decompressobj(_GZIP)
+    text = stream.decompress(frame, MAX_UNPACKED_BYTES)
+    if not stream.eof:
+        more = len(text) >= MAX_UNPACKED_BYTES
+        raise zlib.error(f"it holds more than {MAX_UNPACKED_BYTES >> 20} MiB" if more else "it is cut short")
+    return text
 
 
 def parse_stream(message: Any, reading: Reading) -> None:
@@ -156,7 +170,7 @@ SOURCE = Source(
         confirms=_confirms,
         refusal=_refusal,
         answer=_answer,
-        unpack=gzip.decompress,
+        unpack=unpack,
         ids_are_the_lists=False,
     ),
     event_feeds=(
