@@ -88,6 +88,7 @@ class LeanRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the librar
     """The library's records of one fetched partition, giving Message instead of ConsumerRecord, batch after batch."""
 
     room: Room
+    next_fetch_offset: int
 
     def _unpack_records(self, tp: Any, records: Any, *deserializers: Any) -> Iterator[Any]:
         """What the library calls first: keep the batches, and open each only when its turn comes."""
