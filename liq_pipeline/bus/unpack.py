@@ -23,6 +23,10 @@ from kafka.record.util import decode_varint
 
 from liq_pipeline.bus.uncompress import MAX_UNPACKED_BYTES, TooLargeError, uncompress
 
+MAX_BATCH_RECORDS = 250_000
+"""What fits into the bound of a batch at 134 bytes a message; ours have more. A batch of 30 kB can hold four million
+empty ones, and each would become a dead letter."""
+
 _LOG_APPEND_TIME = 1
 
 
@@ -202,6 +206,8 @@ class _Resumed:
 
 def _uncompress(batch: DefaultRecordBatch) -> int:
     """Unpack the batch in place, as the library's _maybe_uncompress() does, and say how many bytes that came to."""
+    if batch.records_count > MAX_BATCH_RECORDS:
+        raise BrokenBatchError(f"the batch holds {batch.records_count:,} messages, past {MAX_BATCH_RECORDS:,}")
     if batch.compression_type != batch.CODEC_NONE and not batch._decompressed:
         try:
             batch._buffer = uncompress(batch.compression_type, memoryview(batch._buffer)[batch._pos :])

@@ -16,7 +16,7 @@ from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import calc_crc32c
 
 from liq_pipeline.bus.uncompress import TooLargeError, uncompress
-from liq_pipeline.bus.unpack import PassedOver, Room, RoomSpentError, lean_records
+from liq_pipeline.bus.unpack import MAX_BATCH_RECORDS, PassedOver, Room, RoomSpentError, lean_records
 
 PLACE = TopicPartition("prices", 2)
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
@@ -28,8 +28,10 @@ messages = st.lists(
 )
 
 
-def batch_of(content: list[Any], compression: int, magic: int = 2, base: int = 0, **transaction: Any) -> bytes:
-    builder = MemoryRecordsBuilder(magic, compression, 1 << 20, **transaction)
+def batch_of(
+    content: list[Any], compression: int, magic: int = 2, base: int = 0, size_bytes: int = 1 << 20, **transaction: Any
+) -> bytes:
+    builder = MemoryRecordsBuilder(magic, compression, size_bytes, **transaction)
     for timestamp, key, value, headers in content:
         builder.append(timestamp, key, value, headers if magic == 2 else [])
     builder.close()
@@ -201,3 +203,26 @@ def test_a_batch_that_unpacks_to_more_than_the_bound_is_told_with_its_place() ->
     found, offset, refused = read(lean_records(room), data)
     assert ([m[4] for m in found], offset, refused) == ([b"n"], 2, False)
     assert room.passed_over == [PassedOver(PLACE, 0, 1, "unpacked, the batch is larger than 32 MiB")]
+
+
+def test_a_batch_that_is_passed_over_first_moves_on_before_the_spent_room_is_told() -> None:
+    """The library takes over where to read on from a take() that returns, and else fetches the batch again."""
+    data = batch_of([(1, b"k", bytes(33 << 20), [])], ZSTD, base=0) + batch_of([(4, b"k", b"n", [])], NONE, base=1)
+    room = Room(1 << 20)
+    records = lean_records(room)(0, PLACE, MemoryRecords(data), isolation_level=IsolationLevel.READ_COMMITTED)
+    assert records.take(10) == []
+    assert (records.next_fetch_offset, len(room.passed_over)) == (1, 1)
+    with pytest.raises(RoomSpentError):
+        records.take(10)
+    room.clear()
+    assert [m.value for m in records.take(10)] == [b"n"]
+
+
+def test_a_batch_of_more_messages_than_the_bound_is_not_opened() -> None:
+    """Millions of empty ones fit into 30 kB, and each would become a dead letter."""
+    data = batch_of([(1, None, b"", [])] * (MAX_BATCH_RECORDS + 1), ZSTD, size_bytes=1 << 24)
+    room = Room(2**40)
+    found, offset, refused = read(lean_records(room), data)
+    assert (found, offset, refused) == ([], MAX_BATCH_RECORDS + 1, False)
+    why = "the batch holds 250,001 messages, past 250,000"
+    assert room.passed_over == [PassedOver(PLACE, 0, MAX_BATCH_RECORDS + 1, why)]
