@@ -176,9 +176,8 @@ class LeanRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the librar
             return iter(())
         self.records_read += batch.records_count
         self.bytes_read += batch.records_count  # the library only asks whether any were read
-        messages = messages_of(batch, self.topic_partition.partition)
-        # A fetch from the middle of a batch brings the whole of it.
-        return dropwhile(self._maybe_skip_record, messages) if batch.base_offset < self.fetch_offset else messages
+        # A fetch from the middle of a batch brings the whole of it; and a broken batch may begin anywhere.
+        return dropwhile(self._maybe_skip_record, messages_of(batch, self.topic_partition.partition))
 
     def _is_hidden(self, batch: Any) -> bool:
         """Whether a batch is Kafka's own marker, or of a transaction that was given up."""

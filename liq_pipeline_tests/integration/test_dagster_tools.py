@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -76,10 +77,19 @@ def test_dagster_dev_without_an_installation_says_what_to_do(checkout: Path, env
                 if "make run" in line:
                     break
         finally:
-            process.terminate()
-            process.wait(60)
+            _end(process)
     assert "This shows the definitions only, nothing can run" in said[-1], "".join(said)
     assert "liq env" in said[-1]
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Dagster's own program, told to end while it still starts, once went on for as long as anyone waited."""
+    process.terminate()
+    try:
+        process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=30)
 
 
 def test_liq_env_without_an_installation_is_one_sentence(checkout: Path, environment: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from kafka import TopicPartition
 from kafka.consumer.fetcher import Fetcher, IsolationLevel
@@ -108,6 +108,7 @@ def test_the_messages_are_those_that_the_library_finds(
 
 @settings(max_examples=200, deadline=None)
 @given(messages, st.integers(0, 10_000), st.integers(0, 255))
+@example(content=[(0, None, None, [])], place=255, byte=1)  # a message before the batch's own beginning
 def test_broken_bytes_are_refused_where_the_library_refuses_them(content: list[Any], place: int, byte: int) -> None:
     broken = bytearray(batch_of(content, NONE))
     start = DefaultRecordBatch.HEADER_STRUCT.size
