@@ -57,8 +57,8 @@ def pages_of_every_point(time: np.ndarray, score: np.ndarray, threshold: float) 
 @pytest.mark.parametrize("seed", range(2))
 def test_passing_over_calm_points_and_symbols_gives_the_machines_own_pages(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    time = START + 300 * np.arange(2500, dtype=np.int64)
-    score = rng.random((3, time.size)) * np.repeat(rng.random((3, 50)), 50, axis=1)
+    time = START + 300 * np.arange(1250, dtype=np.int64)
+    score = rng.random((3, time.size)) * np.repeat(rng.random((3, 50)), 25, axis=1)
     score[rng.random(score.shape) < 0.02] = np.nan
     warnings = np.where(np.isnan(score), np.nan, score >= 0.75)
     found = desk.early_warning_pages(time, SYMBOLS, warnings, policy())
