@@ -106,7 +106,9 @@ def test() -> None:
 
     results = send_test(settings_in_force())
     if not results:
-        raise LiqError("No channel is configured: set LIQ_ALERT_URLS to one or more Apprise URLs.")
+        raise LiqError(
+            "No channel is configured in this environment: set LIQ_ALERT_URLS (Apprise URLs) as for `liq up`."
+        )
     failed = 0
     for result in results:
         failed += not result.ok

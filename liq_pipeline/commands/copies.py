@@ -26,10 +26,11 @@ POLITENESS = 10
 QUIET_SECONDS = 10.0
 """Between two lines of progress where there is no terminal."""
 
-DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of its own for each backup.")]
+NewDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of its own for each backup.")]
+MadeDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `liq backup` wrote.")]
 
 
-def backup(directory: DirectoryArgument) -> None:
+def backup(directory: NewDirectory) -> None:
     """Copy the running installation: database, offsets, settings and keys, consistent, with checksums."""
     from liq_pipeline.backup.make import back_up
 
@@ -52,7 +53,7 @@ def backup(directory: DirectoryArgument) -> None:
         raise typer.Exit(1)
 
 
-def restore(directory: DirectoryArgument) -> None:
+def restore(directory: MadeDirectory) -> None:
     """Restore a backup into an empty home, or into an empty database of LIQ_DATABASE_URL."""
     from liq_pipeline.backup.restore import restore as run_restore
 
@@ -69,7 +70,7 @@ def restore(directory: DirectoryArgument) -> None:
     )
     out.print(
         f"The settings that were in force are in {settings.home / 'settings.env'}: read it into the environment if you "
-        "want them, then start as always.",
+        "want them (addresses of servers in it are those of then: change what has moved), then start as always.",
         highlight=False,
         soft_wrap=True,
     )

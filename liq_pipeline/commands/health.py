@@ -32,11 +32,11 @@ def status(as_json: JsonOption = False) -> None:
     """Health for people and scripts: exit 0 healthy, 1 degraded, 2 down."""
     import dataclasses
 
-    from liq_pipeline.operations.status import EXIT_CODE, Status, collect_status
+    from liq_pipeline.operations.status import EXIT_CODE, Status, addresses, collect_status
 
     settings = settings_in_force()
     try:
-        report = collect_status(settings, endpoints_in_force(settings))
+        report = collect_status(settings, addresses(settings))
     except LiqError as error:
         if not as_json:
             raise
@@ -59,11 +59,11 @@ def watch(
     """A live table: risk with its components, pressure, probability, side, coverage, data age, open alerts, world."""
     from rich.live import Live
 
-    from liq_pipeline.operations.status import EXIT_CODE, collect_status
+    from liq_pipeline.operations.status import EXIT_CODE, addresses, collect_status
     from liq_pipeline.operations.watch import render
 
     settings = settings_in_force()
-    endpoints = endpoints_in_force(settings)
+    endpoints = addresses(settings)
     if once:
         report = collect_status(settings, endpoints)
         out.print(render(report))

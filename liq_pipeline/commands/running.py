@@ -100,6 +100,9 @@ def land(
         topic_prefix=settings.kafka_topic_prefix,
         partitions=None if partitions is None else partition_numbers(partitions),
     ) as lander:
+        which = "all partitions" if partitions is None else f"partitions {partitions}"
+        told = f"landing {which} of each topic of Kafka at {endpoints.kafka_bootstrap_servers}; Ctrl-C stops"
+        err.print(told, style="dim", highlight=False, soft_wrap=True)
         lander.run(stop_event())
 
 

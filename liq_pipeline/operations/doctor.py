@@ -163,7 +163,7 @@ def _channels(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "alert channels",
             "warn",
-            "none: alerts stand in the database and on Kafka only",
+            "none in this environment: alerts stand in the database and on Kafka only",
             "Set LIQ_ALERT_URLS (Apprise URLs), then try `liq alerts test`.",
         )
     else:
@@ -187,7 +187,7 @@ def _channels(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "outside heartbeat",
             "warn",
-            "none: nobody outside notices if this machine dies",
+            "none in this environment: nobody outside notices if this machine dies",
             "Set LIQ_HEARTBEAT_URL to a healthchecks-style address.",
         )
     else:

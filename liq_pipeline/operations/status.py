@@ -6,16 +6,18 @@ The object's names are a contract (CONTRACTS.md: Commands).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
 from liq_pipeline.bus.topics import IN_TOPICS, wire_name
+from liq_pipeline.errors import LiqError
 from liq_pipeline.operations import growth
-from liq_pipeline.runtime.endpoints import Endpoints
+from liq_pipeline.runtime.endpoints import Endpoints, resolve
 from liq_pipeline.runtime.home import SUPERVISOR_SILENCE_SECONDS, Home
 from liq_pipeline.settings import Settings
 from liq_pipeline.store.connection import connect
@@ -23,9 +25,12 @@ from liq_pipeline.store.landing import held
 
 Health = Literal["healthy", "degraded", "down"]
 EXIT_CODE: dict[Health, int] = {"healthy": 0, "degraded": 1, "down": 2}
+KILLED = "`liq up` was killed; its parts run on without a watch: start `liq up` anew"
 LATE_AFTER_SECONDS = 5
 TICK_SILENCE_SECONDS = 60
 """No tick for this long is a fault: six market steps, or one start of the stock launcher with its queue."""
+FIRST_TICK_SECONDS = 180
+"""What a start may take until its first tick, as the watchdog has it (runtime/watchdog.py)."""
 MISSED_WINDOW = timedelta(hours=1)
 
 
@@ -47,6 +52,7 @@ class Status:
     database: dict[str, Any] = field(default_factory=dict)
     sources: list[dict[str, Any]] = field(default_factory=list)
     lag: dict[str, int | None] = field(default_factory=dict)
+    """Messages of each topic that have not landed; None, or no topic at all: unknown."""
     ticks: dict[str, Any] = field(default_factory=dict)
     symbols: dict[str, dict[str, Any]] = field(default_factory=dict)
     alerts: dict[str, Any] = field(default_factory=dict)
@@ -65,6 +71,33 @@ class Status:
             self.blinding.append(sentence)
         elif self.health == "healthy":
             self.health = "degraded"
+
+
+def addresses(settings: Settings) -> Endpoints:
+    """Where to look: the addresses in force, or those that a killed `liq up` left behind together with its parts.
+
+    LiqError if nothing runs. For looking only: whoever writes asks runtime/endpoints.py, which wants a supervisor.
+    """
+    try:
+        return resolve(settings)
+    except LiqError:
+        home = Home(settings.home)
+        if not _is_orphaned(home):
+            raise
+        try:
+            left = msgspec.json.decode(home.runtime_path.read_bytes(), type=Endpoints)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            # Killed during its start, before the addresses were known; or another version's file.
+            raise LiqError(KILLED) from None
+    # What is set wins here too; if both were set, resolve() would not have refused.
+    if settings.database_url is not None:
+        return replace(left, database_url=settings.database_url.get_secret_value())
+    return replace(left, kafka_bootstrap_servers=settings.kafka_bootstrap_servers or left.kafka_bootstrap_servers)
+
+
+def _is_orphaned(home: Home) -> bool:
+    """Whether parts of this home run without the `liq up` that started them. A stop in good order ends them first."""
+    return home.holder() is None and bool(home.noted_processes())
 
 
 def collect_status(settings: Settings, endpoints: Endpoints, now: datetime | None = None) -> Status:
@@ -97,9 +130,12 @@ def read_store(settings: Settings, endpoints: Endpoints, moment: datetime) -> St
 
 
 def _read_supervisor(settings: Settings, status: Status) -> None:
-    silence = Home(settings.home).supervisor_silence_seconds()
+    home = Home(settings.home)
+    silence = home.supervisor_silence_seconds()
     status.supervisor_silence_seconds = silence
-    if silence is not None and silence > SUPERVISOR_SILENCE_SECONDS:
+    if _is_orphaned(home):
+        status.problem(f"{KILLED}.")
+    elif silence is not None and silence > SUPERVISOR_SILENCE_SECONDS:
         status.problem(
             f"The supervisor has not moved for {silence:.0f} s, so what dies is not started again: start `liq up` anew."
         )
@@ -141,7 +177,7 @@ def _read_database(connection: psycopg.Connection[Any], settings: Settings, stat
         marks = cursor.fetchone() or {}
         status.world_clock = moment if world["kind"] == "real" else marks.get("clock")
 
-        _read_ticks(cursor, world, status, moment)
+        _read_ticks(cursor, world, settings, status, moment)
         unlisted = _listed_nowhere(cursor, world)
         for symbol in unlisted:
             status.problem(f"No venue lists {symbol}.")
@@ -224,7 +260,11 @@ def _edition(connection: psycopg.Connection[Any]) -> str:
 
 
 def _read_ticks(
-    cursor: psycopg.Cursor[dict[str, Any]], world: dict[str, Any], status: Status, moment: datetime
+    cursor: psycopg.Cursor[dict[str, Any]],
+    world: dict[str, Any],
+    settings: Settings,
+    status: Status,
+    moment: datetime,
 ) -> None:
     step = world["market_step_seconds"]
     wall_clocked = world["kind"] != "recorded"
@@ -237,7 +277,11 @@ def _read_ticks(
     last = cursor.fetchone() or {}
     if last.get("last") is None:
         status.ticks = {"last": None, "last_committed_at": None, "late": None, "missed": None}
-        status.problem("No tick has been committed yet.")
+        waited = _waited_for_first_tick(world, settings, moment)
+        if waited > FIRST_TICK_SECONDS:
+            status.problem(f"No tick has been committed yet, for {waited:.0f} s: the monitor is blind.", down=True)
+        else:
+            status.problem("No tick has been committed yet.")
         return
     since = last["last"] - MISSED_WINDOW
     cursor.execute(
@@ -265,6 +309,18 @@ def _read_ticks(
     silence = (moment - last["last_committed_at"]).total_seconds()
     if silence > TICK_SILENCE_SECONDS and not finished:
         status.problem(f"No tick has been committed for {silence:.0f} s: the monitor is blind.", down=True)
+
+
+def _waited_for_first_tick(world: dict[str, Any], settings: Settings, moment: datetime) -> float:
+    """Seconds since a first tick became possible: since the world is known and, where there is one, `liq up` runs.
+
+    The later of the two: a home may stand still between two starts, and a long-running one may get a new world.
+    In containers nothing knows of a start, and the world is registered by the first part that works.
+    """
+    supervisor = Home(settings.home).holder()
+    started_at = 0.0 if supervisor is None else supervisor.started_at
+    registered: datetime = world["created_at"]
+    return moment.timestamp() - max(started_at, registered.timestamp())
 
 
 def _listed_nowhere(cursor: psycopg.Cursor[dict[str, Any]], world: dict[str, Any]) -> list[str]:
@@ -321,6 +377,7 @@ def _read_kafka(settings: Settings, endpoints: Endpoints, status: Status) -> Non
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import KafkaError
 
+    status.lag = dict.fromkeys(IN_TOPICS)  # unknown until it is measured, also when Kafka falls silent half way
     try:
         consumer = KafkaConsumer(
             bootstrap_servers=endpoints.kafka_bootstrap_servers,
@@ -339,9 +396,10 @@ def _read_kafka(settings: Settings, endpoints: Endpoints, status: Status) -> Non
             wire = wire_name(topic, settings.kafka_topic_prefix)
             partitions = consumer.partitions_for_topic(wire)
             if not partitions:
-                status.lag[topic] = None
                 status.problem(f"Kafka has no topic {wire}: run `liq topics`.")
                 continue
+            if next_offsets is None:
+                continue  # without the database nobody knows how far landing is
             ends = consumer.end_offsets([TopicPartition(wire, partition) for partition in partitions])
             status.lag[topic] = sum(
                 max(end - next_offsets.get((topic, tp.partition), 0), 0) for tp, end in ends.items()
@@ -352,8 +410,8 @@ def _read_kafka(settings: Settings, endpoints: Endpoints, status: Status) -> Non
         consumer.close()
 
 
-def _next_offsets(endpoints: Endpoints) -> dict[tuple[str, int], int]:
-    """(topic, partition) -> next offset, of the cluster that landing last read."""
+def _next_offsets(endpoints: Endpoints) -> dict[tuple[str, int], int] | None:
+    """(topic, partition) -> next offset, of the cluster that landing last read; None if the database cannot tell."""
     try:
         with (
             connect(endpoints.database_url, application_name="liq status") as connection,
@@ -369,4 +427,4 @@ def _next_offsets(endpoints: Endpoints) -> dict[tuple[str, int], int]:
             )
             return {(topic, partition): offset for topic, partition, offset in cursor.fetchall()}
     except psycopg.Error:
-        return {}  # already a finding of the database part
+        return None  # already a finding of the database part

@@ -141,6 +141,14 @@ def budget_words(budget: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
+def _lag_words(lag: dict[str, int | None]) -> str:
+    if all(behind is None for behind in lag.values()):  # of no topic too: nobody could be asked
+        return "unknown"
+    waiting = {topic: behind for topic, behind in lag.items() if behind != 0}
+    words = ", ".join(f"{topic} {UNKNOWN if behind is None else behind}" for topic, behind in waiting.items())
+    return f"messages: {words}" if waiting else "nothing"
+
+
 def parts_table(status: Status) -> Table:
     """One row per server and source: where it is, how it is, what is used of its budget."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -155,9 +163,7 @@ def parts_table(status: Status) -> Table:
         table.add_row("database", Text("away", style="bold red"))
     reachable = Text(kafka["bootstrap_servers"]) if kafka.get("reachable") else Text("away", style="bold red")
     table.add_row("kafka", reachable)
-    waiting = {topic: lag for topic, lag in status.lag.items() if lag != 0}
-    words = ", ".join(f"{topic} {UNKNOWN if lag is None else lag}" for topic, lag in waiting.items())
-    table.add_row("not yet landed", f"messages: {words}" if waiting else "nothing")
+    table.add_row("not yet landed", _lag_words(status.lag))
     table.add_row("desk", status.desk.get("url") or UNKNOWN)
     table.add_row("dagster", status.dagster.get("url") or UNKNOWN)
     ticks = status.ticks
@@ -171,7 +177,7 @@ def parts_table(status: Status) -> Table:
             table.add_row(name, growth.words(part))
         table.add_row("disk", growth.room_words(found))
     if status.gaps_open:
-        table.add_row("gaps", f"{status.gaps_open} open, see `liq sql` on ingest_gaps")
+        table.add_row("gaps", f"{status.gaps_open} open, see `liq gaps list`")
     if status.dead_letters.get("total"):
         table.add_row("dead letters", f"{status.dead_letters['total']}, see `liq dead-letters list`")
     for source in status.sources:
@@ -224,11 +230,16 @@ def render(
 
 
 def _head(status: Status, moment: datetime) -> list[Text]:
-    world = status.world or "no world"
-    if world == "real":
+    if status.world == "real":
         banner = Text("REAL MARKETS", style="bold green")
+    elif status.world is None and status.database.get("reachable"):
+        banner = Text("NO WORLD: the database names none that is active.", style="bold black on yellow")
+    elif status.world is None:
+        # A live installation looks the same from here: "not real" would be believed.
+        words = "WORLD UNKNOWN: the database cannot be asked, so this may be a real market."
+        banner = Text(words, style="bold black on yellow")
     else:
-        banner = Text(f"NOT REAL: world {world}. Nothing here is a market.", style="bold black on yellow")
+        banner = Text(f"NOT REAL: world {status.world}. Nothing here is a market.", style="bold black on yellow")
     last = status.ticks.get("last")
     clock = status.world_clock
     line = f"mode {status.mode or UNKNOWN}   health {status.health}"

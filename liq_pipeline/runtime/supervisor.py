@@ -6,6 +6,7 @@ what `liq up` prints and decides (up.py).
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import threading
@@ -13,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +28,8 @@ from liq_pipeline.runtime.service import Service, describe_exit
 POLL_SECONDS: Final = 0.25
 ROTATE_SECONDS: Final = 30.0
 STAMP_SECONDS: Final = 5.0
+LEAST_ROOM_BYTES: Final = 64 * 1024 * 1024
+"""With less on the home's disk, parts that cannot start are held up by it and by nothing of their own."""
 PROBE_EVERY_SECONDS: Final = 5.0
 HANG_SECONDS: Final = 60.0
 """A part that answers nothing for this long hangs. Ten times what a loaded machine of two cores was seen to need."""
@@ -85,6 +89,8 @@ class Part:
     restarts: int = 0
     is_hopeless: bool = False
     """It died more often than its policy allows; it is still tried now and then."""
+    was_hanging: bool = False
+    """We have ended it ourselves: its exit tells nothing."""
 
 
 class Supervisor:
@@ -97,6 +103,7 @@ class Supervisor:
         self._watchers: dict[str, threading.Thread] = {}
         self._starts: dict[str, Future[None]] = {}
         self._noting = threading.Lock()
+        self._is_note_due = False
         self._stopping = threading.Event()
         self._rotator: threading.Thread | None = None
         self._stamper: threading.Thread | None = None
@@ -230,7 +237,7 @@ class Supervisor:
         if now - part.silent_since < part.hang_seconds or self._stopping.is_set():
             return
         self._say(f"{part.name} has not answered for {now - part.silent_since:.0f} s: it hangs, and is ended")
-        part.silent_since = None
+        part.silent_since, part.was_hanging = None, True
         try:
             part.service.stop(HANG_STOP_SECONDS)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -245,6 +252,9 @@ class Supervisor:
             while part.deaths and now - part.deaths[0] > part.policy.window_seconds:
                 part.deaths.popleft()
             pause = part.policy.pause_seconds(len(part.deaths))
+            if self._is_disk_full():
+                # Six failed starts take a broker 16 s, and room made after 20 s was then used after five minutes.
+                pause = min(pause, part.policy.longest_pause_seconds)
             self._say_death(part, code, pause)
             if self._stopping.wait(pause):
                 return False
@@ -260,10 +270,15 @@ class Supervisor:
             return True
         return False
 
+    def _is_disk_full(self) -> bool:
+        return shutil.disk_usage(self._home.path).free < LEAST_ROOM_BYTES
+
     def _say_death(self, part: Part, code: int | None, pause: float) -> None:
-        if len(part.deaths) <= part.policy.limit:
+        ended = "was ended" if part.was_hanging else f"ended {describe_exit(code)}"
+        part.was_hanging = False
+        if pause <= part.policy.longest_pause_seconds:
             part.is_hopeless = False
-            self._say(f"{part.name} ended {describe_exit(code)}; it is started again in {pause:g} s")
+            self._say(f"{part.name} {ended}; it is started again in {pause:g} s")
         elif not part.is_hopeless:
             part.is_hopeless = True
             self._say(
@@ -277,18 +292,30 @@ class Supervisor:
         """Say every few seconds that dead parts would be started again: ticks look at it and tell the outside."""
         while not self._stopping.wait(STAMP_SECONDS):
             idle = [name for name, watcher in self._watchers.items() if not watcher.is_alive()]
-            if all(self._parts[name].finished.is_set() for name in idle):
-                self._home.stamp()
+            with suppress(OSError):  # a full disk; said by whatever fails for it
+                if all(self._parts[name].finished.is_set() for name in idle):
+                    self._home.stamp()
+            if self._is_note_due:
+                self._note()
 
     def _note(self) -> None:
+        """Write down which processes are ours. On a full disk later: it must not end the thread that watches a part."""
         with self._noting:
             running = {part.name: part.service.identity for part in self._parts.values()}
-            self._home.note_processes({name: item for name, item in running.items() if item is not None})
+            try:
+                self._home.note_processes({name: item for name, item in running.items() if item is not None})
+            except OSError as error:
+                if not self._is_note_due:
+                    self._say(f"which processes run cannot be written down, and is tried again: {error}")
+                self._is_note_due = True
+            else:
+                self._is_note_due = False
 
     def _rotate_logs(self) -> None:
         while not self._stopping.wait(ROTATE_SECONDS):
             for part in self.parts:
-                rotate(part.service.log_path)
+                with suppress(OSError):  # tried again in ROTATE_SECONDS
+                    rotate(part.service.log_path)
 
 
 def stop_orphans(home: Home, say: Callable[[str], None]) -> int:

@@ -143,7 +143,8 @@ class Watchdog:
         lasted = datetime.now(UTC) - datetime.fromisoformat(since)
         lines = [
             f"Scores are back after {_minutes(lasted)} (none since {_clock(datetime.fromisoformat(since))} UTC).",
-            "What happened in between lands and, up to an hour back, is scored late; `liq gaps` lists what is missing.",
+            "What happened in between lands and, up to an hour back, is scored late; "
+            "`liq gaps list` tells what is missing.",
         ]
         self._say(f"the monitor sees again: {lines[0]}")
         self._forget()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +25,7 @@ from liq_pipeline.domain.worlds import Expectation, Manifest, World
 from liq_pipeline.operations.doctor import examine
 from liq_pipeline.operations.metrics import StatusCollector
 from liq_pipeline.operations.query import json_value
-from liq_pipeline.operations.status import collect_status
+from liq_pipeline.operations.status import addresses, collect_status
 from liq_pipeline.operations.watch import render
 from liq_pipeline.runtime.endpoints import Endpoints
 from liq_pipeline.runtime.home import Home
@@ -132,6 +137,139 @@ def test_a_symbol_without_a_score_is_said(database_url: str, kafka_server: str, 
     assert any(problem.startswith("BTC cannot be scored") for problem in status.problems)
 
 
+def _world_without_a_tick(database_url: str) -> datetime:
+    """When it was registered."""
+    with psycopg.connect(database_url) as connection:
+        worlds.register(connection, WORLD, activate=True)
+        row = connection.execute("SELECT created_at FROM worlds WHERE is_active").fetchone()
+    assert row is not None
+    registered: datetime = row[0]
+    return registered
+
+
+def test_a_first_tick_that_never_comes_is_down_where_nobody_knows_of_a_start(
+    database_url: str, kafka_server: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    registered = _world_without_a_tick(database_url)
+    settings = Settings(kafka_topic_prefix=topic_prefix, home=tmp_path)
+    endpoints = _endpoints(database_url, kafka_server)
+    early = collect_status(settings, endpoints, registered + timedelta(seconds=119))
+    assert (early.health, early.blinding) == ("degraded", [])
+    late = collect_status(settings, endpoints, registered + timedelta(seconds=181))
+    assert late.health == "down"
+    assert late.blinding == ["No tick has been committed yet, for 181 s: the monitor is blind."]
+
+
+def test_a_first_tick_is_awaited_anew_after_each_start(
+    database_url: str, kafka_server: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    registered = _world_without_a_tick(database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE worlds SET created_at = created_at - interval '1 day'")
+    settings = Settings(kafka_topic_prefix=topic_prefix, home=tmp_path)
+    endpoints = _endpoints(database_url, kafka_server)
+    home = Home(tmp_path)
+    home.acquire()  # this process stands for `liq up`
+    try:
+        supervisor = home.holder()
+        assert supervisor is not None
+        started = datetime.fromtimestamp(supervisor.started_at, UTC)
+        assert collect_status(settings, endpoints, started + timedelta(seconds=119)).health == "degraded"
+        assert collect_status(settings, endpoints, started + timedelta(seconds=181)).health == "down"
+        with psycopg.connect(database_url) as connection:  # a world that began long after the start
+            connection.execute("UPDATE worlds SET created_at = %s", (registered + timedelta(hours=1),))
+        moment = registered + timedelta(hours=1, seconds=119)
+        assert collect_status(settings, endpoints, moment).health == "degraded"
+    finally:
+        home.release()
+
+
+# Holds a home as `liq up` does, with one part of its own; says the part's pid and waits to be killed.
+_HOLDER = """
+import subprocess, sys, time
+from pathlib import Path
+from liq_pipeline.runtime.endpoints import Endpoints, publish
+from liq_pipeline.runtime.home import Home
+from liq_pipeline.runtime.processes import ProcessIdentity
+home = Home(Path(sys.argv[1]))
+home.prepare()
+home.acquire()
+part = subprocess.Popen(["sleep", "300"], start_new_session=True, stdout=subprocess.DEVNULL)
+home.note_processes({"launcher": ProcessIdentity.of(part.pid)})
+if len(sys.argv) > 2:
+    publish(home, Endpoints(sys.argv[2], sys.argv[3], mode="simulated", world="simulated/7"))
+home.stamp()
+print(part.pid, flush=True)
+time.sleep(300)
+"""
+
+
+@contextlib.contextmanager
+def _killed_up(home: Path, *addresses: str) -> Iterator[int]:
+    """The pid of the part that a killed `liq up` has left behind."""
+    command = [sys.executable, "-c", _HOLDER, str(home), *addresses]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        part = int(holder.stdout.readline())
+        holder.kill()
+    try:
+        yield part
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(part, signal.SIGKILL)
+
+
+def _liq_status(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "LIQ_HOME": str(home), "COLUMNS": "200"}
+    command = [sys.executable, "-m", "liq_pipeline.cli", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_killed_liq_up_is_said_beside_what_its_parts_still_do(
+    database_url: str, kafka_server: str, tmp_path: Path
+) -> None:
+    _prepare(database_url)
+    with _killed_up(tmp_path, database_url, kafka_server) as part:
+        told = _liq_status(tmp_path, "status", "--json")
+        report = json.loads(told.stdout)
+        assert "`liq up` was killed; its parts run on without a watch: start `liq up` anew." in report["problems"]
+        assert report["world"] == WORLD.name
+        assert report["symbols"]["BTC"]["risk"] == 41.0
+        assert "`liq up` was killed" in _liq_status(tmp_path, "watch", "--once").stdout
+        given = Settings(home=tmp_path, kafka_bootstrap_servers="127.0.0.1:1")
+        assert addresses(given).kafka_bootstrap_servers == "127.0.0.1:1", "what is set wins"
+        assert addresses(given).database_url == database_url
+        os.kill(part, signal.SIGKILL)
+        told = _wait_for_nothing(tmp_path)
+    assert told.returncode == 2
+    assert "nothing is running" in told.stderr
+
+
+def _wait_for_nothing(home: Path) -> subprocess.CompletedProcess[str]:
+    deadline = time.monotonic() + 10
+    while Home(home).noted_processes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return _liq_status(home, "status")
+
+
+def test_a_killed_liq_up_alone_only_degrades(
+    database_url: str, kafka_server: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    _prepare(database_url)
+    settings = Settings(kafka_topic_prefix=topic_prefix, home=tmp_path)
+    with _killed_up(tmp_path, database_url, kafka_server):
+        status = collect_status(settings, addresses(settings), NOW)
+    assert status.problems == ["`liq up` was killed; its parts run on without a watch: start `liq up` anew."]
+    assert status.health == "degraded"
+
+
+def test_a_liq_up_that_was_killed_during_its_start_is_said(tmp_path: Path) -> None:
+    with _killed_up(tmp_path):
+        told = _liq_status(tmp_path, "status")
+    assert told.returncode == 2, "nothing is known of its parts"
+    assert told.stderr == "liq: `liq up` was killed; its parts run on without a watch: start `liq up` anew\n"
+
+
 def test_a_supervisor_that_stands_still_is_said(
     database_url: str, kafka_server: str, topic_prefix: str, tmp_path: Path
 ) -> None:
@@ -197,6 +335,17 @@ def test_servers_that_are_away_are_findings_not_crashes(topic_prefix: str) -> No
     assert any("database cannot be used" in problem for problem in status.problems)
     assert any("Kafka at 127.0.0.1:1" in problem for problem in status.problems)
     assert not any("wrong" in problem for problem in status.problems), "a password must not show"
+    assert set(status.lag.values()) == {None}, "unknown is not zero"
+
+
+def test_without_the_database_nobody_knows_what_has_landed(kafka_server: str, topic_prefix: str) -> None:
+    ensure_topics(kafka_server, topic_prefix)
+    with RecordProducer(kafka_server, topic_prefix) as producer:
+        producer.send_bytes("prices", b"landed long ago", key=b"k")
+    endpoints = _endpoints("postgresql://nobody:wrong@127.0.0.1:1/none", kafka_server)
+    status = collect_status(Settings(kafka_topic_prefix=topic_prefix), endpoints, NOW)
+    assert status.kafka["reachable"]
+    assert set(status.lag.values()) == {None}
 
 
 def test_the_table_shows_unknown_as_a_question_mark_and_an_unreal_world_loudly(

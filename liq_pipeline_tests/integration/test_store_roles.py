@@ -125,7 +125,22 @@ def test_a_database_of_the_user_s_own_gets_roles_by_one_command(
         assert endpoints.database_reader_url is not None
         assert read_only_query(endpoints.database_reader_url, "SELECT current_user").rows == [(roles.READER,)]
         assert migrate(empty_database_url) == []
+        # Roles are the server's: a second installation on it must not lock out the first.
+        with psycopg.connect(empty_database_url, autocommit=True) as conn:
+            conn.execute("CREATE DATABASE second_installation")
+        second = empty_database_url.rpartition("/")[0] + "/second_installation"
+        with pytest.raises(LiqError, match=f"serve the database {empty_database_url.rpartition('/')[2]} already"):
+            make_for_own_database(Settings(home=new_home, database_owner_url=SecretStr(second)))
+        assert select(endpoints.database_url, "SELECT current_user") == [(roles.WRITER,)]
+        migrate(second)
+        writer = endpoints.database_url.rpartition("/")[0] + "/second_installation"
+        assert select(writer, "SELECT count(*) FROM prices") == [(0,)]
+        with psycopg.connect(empty_database_url, autocommit=True) as conn:
+            conn.execute("DROP DATABASE second_installation")
+        assert make_for_own_database(settings) == path, "its own passwords may be made anew"
     finally:
+        with psycopg.connect(empty_database_url, autocommit=True) as conn:
+            conn.execute("DROP DATABASE IF EXISTS second_installation")
         with connect(empty_database_url) as conn:
             for role in (roles.WRITER, roles.READER):
                 conn.execute(f"DROP OWNED BY {role}")

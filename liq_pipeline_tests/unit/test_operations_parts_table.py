@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from rich.console import Console
 
 from liq_pipeline.operations.status import Status
@@ -57,6 +58,7 @@ def test_every_part_is_one_plain_line() -> None:
     assert "12 of 2160 in 60 s" in text
     assert "10 of 50 in 10 s, 1,234 of 200,000 events wait for Kafka" in text
     assert "7, see `liq dead-letters list`" in text
+    assert "2 open, see `liq gaps list`" in text
     assert "{" not in text
 
 
@@ -66,3 +68,19 @@ def test_a_server_that_is_away_is_said_to_be_away() -> None:
     status.kafka = {"bootstrap_servers": "127.0.0.1:9092", "reachable": False}
 
     assert _printed(status).count("away") == 2
+
+
+@pytest.mark.parametrize(
+    ("lag", "words"),
+    [
+        ({}, "unknown"),
+        ({"prices": None, "liquidations": None}, "unknown"),
+        ({"prices": 0, "liquidations": None}, "messages: liquidations ?"),
+        ({"prices": 0, "liquidations": 0}, "nothing"),
+    ],
+)
+def test_what_has_not_landed_is_nothing_only_where_it_was_measured(lag: dict[str, int | None], words: str) -> None:
+    status = _status()
+    status.lag = lag
+    row = next(line for line in _printed(status).splitlines() if line.startswith("not yet landed"))
+    assert row.removeprefix("not yet landed").strip() == words

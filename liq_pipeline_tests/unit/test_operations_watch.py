@@ -101,3 +101,11 @@ def test_a_cascade_under_way_stands_first_with_its_move_in_the_severity_s_place(
     assert by_urgency(status)[:2] == ["RUNS", "FIRE"]
     line = next(line for line in _screen(status) if line.startswith("RUNS "))
     assert "DOWN -4.2 %" in line
+
+
+def test_an_unknown_world_is_not_called_unreal() -> None:
+    away = Status(mode="live", database={"reachable": False})
+    assert _screen(away)[0] == "WORLD UNKNOWN: the database cannot be asked, so this may be a real market."
+    empty = Status(database={"reachable": True})
+    assert _screen(empty)[0] == "NO WORLD: the database names none that is active."
+    assert _screen(_status(1))[0] == "NOT REAL: world simulated/7. Nothing here is a market."

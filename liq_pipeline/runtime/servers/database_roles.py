@@ -86,7 +86,8 @@ def make_schema(owner_url: str) -> list[str]:
 def make_for_own_database(settings: Settings) -> Path:
     """A writer and a reader in the database of LIQ_DATABASE_URL; the file (0600) with the settings that use them.
 
-    LIQ_DATABASE_OWNER_URL, else LIQ_DATABASE_URL, becomes the owner's; it must be able to create roles.
+    LIQ_DATABASE_OWNER_URL, else LIQ_DATABASE_URL, becomes the owner's; it must be able to create roles. Refuses where
+    the server's roles serve another database: they are the server's, and a new password would lock that one out.
     """
     given = settings.database_owner_url or settings.database_url
     if given is None:
@@ -96,6 +97,12 @@ def make_for_own_database(settings: Settings) -> Path:
     try:
         migrate(owner)
         with connect(owner, application_name="liq roles") as conn:
+            if others := roles.served_elsewhere(conn):
+                raise LiqError(
+                    f"{roles.WRITER} and {roles.READER} of this server serve the database {', '.join(others)} already, "
+                    "which new passwords would lock out: use those of its settings here too (`liq migrate` as the "
+                    "owner gives both roles their rights in this database), or give this one a server of its own"
+                )
             roles.create(
                 conn,
                 writer_password=passwords[roles.WRITER],

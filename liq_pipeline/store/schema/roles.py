@@ -148,6 +148,21 @@ def grant(conn: Connection) -> None:
             conn.execute(sql.SQL(statement).format(database=database, role=sql.Identifier(READER)))
 
 
+def served_elsewhere(conn: Connection) -> list[str]:
+    """The other databases of this server in which the writer or the reader has rights."""
+    return [
+        name
+        for (name,) in conn.execute(
+            """
+            SELECT DISTINCT d.datname FROM pg_shdepend AS s JOIN pg_database AS d ON d.oid = s.dbid
+            WHERE s.refclassid = 'pg_authid'::regclass AND d.datname <> current_database()
+              AND s.refobjid IN (SELECT oid FROM pg_roles WHERE rolname IN (%s, %s)) ORDER BY 1
+            """,
+            [WRITER, READER],
+        )
+    ]
+
+
 def _own_functions(conn: Connection) -> list[str]:
     """Our functions that are not everybody's, with their argument types, as SQL; an extension's stay its own."""
     return [
