@@ -271,7 +271,10 @@ class Supervisor:
         return False
 
     def _is_disk_full(self) -> bool:
-        return shutil.disk_usage(self._home.path).free < LEAST_ROOM_BYTES
+        try:
+            return shutil.disk_usage(self._home.path).free < LEAST_ROOM_BYTES
+        except OSError:
+            return False  # the disk itself is away: unknown
 
     def _say_death(self, part: Part, code: int | None, pause: float) -> None:
         ended = "was ended" if part.was_hanging else f"ended {describe_exit(code)}"

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -371,7 +371,10 @@ class _Run:
 
     def _say(self, sentence: str) -> None:
         seconds = time.monotonic() - self._started
-        self._console.print(f"[{seconds:6.1f} s] {sentence}", markup=False, highlight=False, soft_wrap=True)
+        # A terminal that is gone, or its file on a full disk, must not end the thread that watches a part. rich answers
+        # a broken pipe with SystemExit, which would end one thread in silence.
+        with suppress(OSError, SystemExit):
+            self._console.print(f"[{seconds:6.1f} s] {sentence}", markup=False, highlight=False, soft_wrap=True)
 
     def _announce(self, mode: EffectiveMode, reason: str) -> None:
         assert self._endpoints is not None  # noqa: S101 - called by start() after it is set

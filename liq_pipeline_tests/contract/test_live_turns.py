@@ -167,13 +167,13 @@ def test_htx_is_answered_in_its_own_words_and_a_broken_frame_costs_no_other() ->
         pong = {"op": "pong", "ts": "1717228815000"}
         wait_until(lambda: pong in [json.loads(heard) for _, heard in list(stream.heard)], 5, "no pong came")
         bomb = gzip.compress(bytes(htx.MAX_UNPACKED_BYTES + 1))
-        for broken in (b"\x1f\x8b broken", gzip.compress(b"{}" * 99)[:-9], bomb):
+        for broken in (b"\x1f\x8b broken", gzip.compress(b"{}" * 99)[:-9], gzip.compress(b"{}") + b"more", bomb):
             stream._pack = lambda _, broken=broken: broken
             stream.send("x")
         stream._pack = gzip.compress
         stream.send(message)
         wait_until(lambda: len(buffer) == 2, 5, "the frame after the broken ones was not read")
-        assert (reader.problems, reader.connections) == (3, 1)
+        assert (reader.problems, reader.connections) == (4, 1)
         assert reader.reason == "a frame cannot be unpacked (it holds more than 16 MiB)"
         path, subscription = stream.heard[0]
         assert path == "/linear-swap-notification"

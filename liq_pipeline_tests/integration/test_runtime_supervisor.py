@@ -12,9 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from liq_pipeline.errors import LiqError
 from liq_pipeline.runtime.home import SUPERVISED_HOME, Home, supervisor_moves
@@ -22,6 +24,8 @@ from liq_pipeline.runtime.logs import rotate
 from liq_pipeline.runtime.processes import ProcessIdentity, wait_until_gone
 from liq_pipeline.runtime.service import Program, describe_exit
 from liq_pipeline.runtime.supervisor import Part, RestartPolicy, Supervisor, stop_orphans
+from liq_pipeline.runtime.up import _Run
+from liq_pipeline.settings import Settings
 
 SLEEPS = "import time; print('ready', flush=True); time.sleep(600)"
 QUICK = RestartPolicy(limit=2, window_seconds=60, first_pause_seconds=0.01, patience_seconds=60)
@@ -315,6 +319,19 @@ def test_a_disk_that_takes_no_file_ends_no_watch_and_is_made_up_for(
     assert len([text for text in said if "cannot be written down" in text]) == 1
     notes.rmdir()
     assert eventually(lambda: home.noted_processes() == {"one": one.service.identity})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that never takes anything")
+def test_a_terminal_that_takes_no_more_ends_nobody_who_says_something(home: Home) -> None:
+    full = Path("/dev/full").open("w")  # noqa: SIM115 - closed below, where that may fail
+    try:
+        console = Console(file=full)
+        with pytest.raises(OSError, match="No space left"):
+            console.print("as rich has it")
+        _Run(Settings(home=home.path), home, console, threading.Event())._say("one ended by SIGKILL")
+    finally:
+        with suppress(OSError):  # closing fails as writing does
+            full.close()
 
 
 def test_on_a_full_disk_what_cannot_start_is_not_put_off_for_long(

@@ -97,7 +97,8 @@ def make_for_own_database(settings: Settings) -> Path:
     try:
         migrate(owner)
         with connect(owner, application_name="liq roles") as conn:
-            if others := roles.served_elsewhere(conn):
+            dagster_name = dagster_home.storage_name(conn.info.dbname)  # may be a database of this very installation
+            if others := [name for name in roles.served_elsewhere(conn) if name != dagster_name]:
                 raise LiqError(
                     f"{roles.WRITER} and {roles.READER} of this server serve the database {', '.join(others)} already, "
                     "which new passwords would lock out: use those of its settings here too (`liq migrate` as the "
@@ -107,7 +108,7 @@ def make_for_own_database(settings: Settings) -> Path:
                 conn,
                 writer_password=passwords[roles.WRITER],
                 reader_password=passwords[roles.READER],
-                writer_schema=dagster_home.storage_name(conn.info.dbname),
+                writer_schema=dagster_name,
             )
     except psycopg.errors.InsufficientPrivilege as error:
         raise LiqError(

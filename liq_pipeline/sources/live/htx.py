@@ -88,12 +88,14 @@ def _liquidations(payload: Any, reading: Reading) -> None:
 
 
 def unpack(frame: bytes) -> bytes:
-    """The text behind a frame. Raises zlib.error where it is not gzip, cut short or past MAX_UNPACKED_BYTES."""
+    """The text behind a frame. Raises zlib.error where it is not gzip, not one whole or past MAX_UNPACKED_BYTES."""
     stream = zlib.decompressobj(_GZIP)
     text = stream.decompress(frame, MAX_UNPACKED_BYTES)
     if not stream.eof:
         more = len(text) >= MAX_UNPACKED_BYTES
         raise zlib.error(f"it holds more than {MAX_UNPACKED_BYTES >> 20} MiB" if more else "it is cut short")
+    if stream.unused_data:
+        raise zlib.error(f"{len(stream.unused_data)} bytes follow its end")
     return text
 
 
